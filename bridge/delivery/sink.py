@@ -1,0 +1,90 @@
+"""The seam of the lower half: what a destination must be able to do.
+
+Two sorts of destination exist, because two sorts of order exist. A *log* (Kafka) takes ordered batches of a whole
+partition. An *endpoint* (a webhook receiver) takes one event at a time and may refuse one job's while it takes
+another's. Either translates and nothing else: loops above decide about waiting, trying again and giving up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bridge.journal.store import Entry, Outcome
+
+
+class SinkSettings(BaseModel):
+    """What every sink has, whatever its kind; each kind's settings extend it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: str = Field(description="Kind of destination, for example `kafka` or `webhook`.")
+
+
+class LogWriter(Protocol):
+    """One open writer for one partition of the journal."""
+
+    async def recover(self) -> int | None:
+        """Fence out any predecessor, then tell up to which position the destination holds the journal.
+
+        None where the destination keeps no such memory: the journal's settled position then stands.
+        """
+
+    async def write(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
+        """Hand over entries, in order; returns when they are durable there.
+
+        Returns outcomes only for entries that were not plainly delivered. Raises `Temporary` when none, or an
+        unknown part, arrived: the writer is then closed and a new one recovers. `Fatal` when a person is needed.
+        """
+
+
+class LogSink(Protocol):
+    """A destination that keeps a log."""
+
+    batch_entries: int
+
+    def writer(self, partition: int) -> AbstractAsyncContextManager[LogWriter]:
+        """Open the partition's only writer. Entering raises like `LogWriter.write`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A receiver's acceptance of one event."""
+
+    status: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often an endpoint is tried again, and how much goes on at once."""
+
+    schedule_s: tuple[float, ...]
+    """Waits before the second, third ... attempt; after the last one the event is a dead letter."""
+    retry_after_max_s: float
+    """A receiver's `Retry-After` is obeyed up to this."""
+    concurrency: int
+    """Events under way at once, each of another job."""
+
+
+class Endpoint(Protocol):
+    """A destination that takes one event at a time."""
+
+    patience: Patience
+
+    def wants(self, entry: Entry) -> bool:
+        """Whether this endpoint subscribes to such events."""
+
+    async def deliver(self, entry: Entry, attempt: int) -> Receipt:
+        """One attempt, numbered from 1. Raises `Temporary` (try again), `Rejected` (a dead letter) or `Fatal`
+        (the endpoint asked never to be called again)."""
+
+
+class EndpointSink(Protocol):
+    """Opens an endpoint: its connection pool lives as long as the context."""
+
+    def endpoint(self) -> AbstractAsyncContextManager[Endpoint]: ...
