@@ -6,7 +6,7 @@ are all that passes between the wire, the provider and the loop that drives both
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple, Protocol
@@ -132,16 +132,19 @@ class Provider(Protocol):
         """
 
     async def status(self, job_id: str) -> Reading:
-        """The job as the status endpoint tells it now, without a key."""
+        """The job as the status endpoint tells it now, without a key.
 
-    def backfill(self, job_id: str, cursor: Cursor | None) -> AsyncIterator[Sequence[Reading]]:
+        Raises `Rejected` with the reason `no_status` where this API, or this credential, has no such endpoint.
+        """
+
+    def backfill(self, job_id: str, cursor: Cursor | None) -> AsyncGenerator[Sequence[Reading], None]:
         """What happened behind `cursor` while nobody listened; nothing where the stream itself replays."""
 
-    def jobs(self) -> AsyncIterator[Sequence[str]]:
+    def jobs(self) -> AsyncGenerator[Sequence[str], None]:
         """Ids of the jobs that the API lists, page by page, until a page brings nothing new."""
 
     def refusal(self, answer: Answer) -> BridgeError:
-        """This API's error table. `stale_cursor` is the reason that makes the loop start without its cursor."""
+        """This API's error table for streams. The reason `stale_cursor` makes the loop start without its cursor."""
 
 
 class Discover(BaseModel):
@@ -178,6 +181,14 @@ class SourceSettings(BaseModel):
     )
     confirm_timeout_s: float = Field(
         10.0, gt=0, description="How long the status endpoint may lag behind the stream at the end of a job."
+    )
+    end_quiet_s: float = Field(
+        5.0,
+        gt=0,
+        description="Silence of a stream after the status endpoint called the job over, before it is reopened.",
+    )
+    not_found_grace_s: float = Field(
+        10.0, ge=0, description="How long a new job may be unknown to the API before we give it up."
     )
     request_timeout_s: float = Field(30.0, gt=0, description="Deadline for one whole request other than a stream.")
     frame_bytes_max: int = Field(

@@ -1,0 +1,216 @@
+"""AUVY Jobs API: a replayable stream whose SSE ids are cursors, with a status endpoint beside it.
+
+Facts: the vendor's Jobs API and streaming pages; contract page AUVY 1.2 to 1.7. Not stated there, and decided here:
+`waiting` and `paused` are found by the status endpoint only; a listing may shift under its offset, so pages overlap.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from pydantic import AnyHttpUrl, Field
+
+from bridge.errors import BridgeError, Rejected, Temporary
+from bridge.event import Cursor, EventType, JobStatus
+from bridge.intake.provider import Answer, Frame, Http, Reading, Request, SourceSettings, common_refusal, excerpt
+from bridge.plug import Plug
+from bridge.secret import Secret
+
+_STATUSES = {
+    "queued": JobStatus.PENDING,
+    "pending": JobStatus.PENDING,
+    "running": JobStatus.RUNNING,
+    "waiting": JobStatus.WAITING,
+    "paused": JobStatus.PAUSED,
+    "completed": JobStatus.COMPLETED,
+    "failed": JobStatus.FAILED,
+    "cancelled": JobStatus.CANCELLED,
+    "canceled": JobStatus.CANCELLED,
+}
+_KINDS = {
+    "token": (EventType.OUTPUT, "text", "token"),
+    "content_block": (EventType.OUTPUT, "block", None),
+    "reflex_call": (EventType.TOOL, "tool", None),
+    "state_update": (EventType.STATE, "state", None),
+    "signal": (EventType.STATE, "signal", None),
+}
+"""Chunk kind: event type, name of the detail, and the one field it comes from (None: the whole chunk)."""
+
+_STREAM_ID = re.compile(r"(\d{1,20})-(\d{1,20})")
+_PAGE, _OVERLAP = 100, 10
+
+
+class AuvySettings(SourceSettings):
+    """An AUVY workspace, or one shared job of it."""
+
+    base_url: AnyHttpUrl = Field(
+        AnyHttpUrl("https://api.auvy.ai"),
+        description="Address of the API, without `/v1`; another one for self-hosting.",
+    )
+    token: Secret | None = Field(None, description="API key (`ak_live_...`). Not needed with `share_token` alone.")
+    share_token: Secret | None = Field(
+        None, description="Follow jobs over the public share route with this token instead of the workspace's."
+    )
+    cancelled_when: re.Pattern[str] | None = Field(
+        None,
+        description="AUVY has no cancelled status: a failed job whose `failedReason` matches this counts as cancelled.",
+    )
+    discover_statuses: list[str] = Field(
+        ["pending", "running", "waiting", "paused"],
+        description="Statuses that discovery lists, one listing each. Empty: all jobs in one, ended ones included.",
+    )
+
+
+class Auvy:
+    """The AUVY plug."""
+
+    def __init__(self, settings: AuvySettings, http: Http) -> None:
+        self._http = http
+        self._settings = settings
+        self._v1 = f"{str(settings.base_url).rstrip('/')}/v1"
+        self._share = settings.share_token.get_secret_value() if settings.share_token else None
+        token = settings.token.get_secret_value() if settings.token else None
+        self._headers: Mapping[str, str] = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def stream(self, job_id: str, cursor: Cursor | None) -> Request:
+        """`after` takes the stream id; the header `Last-Event-ID` is not documented and not relied on (1.4)."""
+        params = {"after": cursor} if cursor else {}
+        if self._share is not None:
+            url = f"{self._v1}/public/jobs/{quote(job_id, safe='')}/stream"
+            return Request(url, params={**params, "t": self._share}, headers=self._headers)
+        return Request(f"{self._job(job_id)}/stream", params=params, headers=self._headers)
+
+    def read(self, frame: Frame, cursor: Cursor | None) -> Sequence[Reading]:
+        if cursor is not None and _order(frame.id) <= _order(cursor):
+            return ()
+        here = partial(Reading, key=frame.id, cursor=Cursor(frame.id) if frame.id else None)
+        if frame.dropped_bytes:
+            size = len(frame.data) + frame.dropped_bytes
+            detail = {"reason": "oversized", "bytes": size, "start": excerpt(frame.data), "truncated": True}
+            return (here(type=EventType.UNMAPPED, detail=detail),)
+        try:
+            chunk = orjson.loads(frame.data)
+        except orjson.JSONDecodeError:
+            detail = {"reason": "not_json", "text": frame.data.decode("utf-8", "replace")}
+            return (here(type=EventType.UNMAPPED, detail=detail),)
+        return (_chunk(chunk, partial(here, payload=frame.data)),)
+
+    async def status(self, job_id: str) -> Reading:
+        """AUVY mixes naming: `failedReason` and `waitingFor` stand among snake case fields (1.2).
+
+        A share token opens no status route that is documented, so a shared job has no second witness.
+        """
+        if not self._headers:
+            raise Rejected("the status endpoint needs `token`; a share token opens the stream only", reason="no_status")
+        request = Request(f"{self._job(job_id)}/status", headers=self._headers)
+        body = await self._http.json(request, self._error)
+        if not isinstance(body, dict) or not isinstance(body.get("status"), str):
+            raise Temporary("the status endpoint answered without a `status`", reason="not_json")
+        status = _STATUSES.get(body["status"])
+        reason = body.get("failedReason")
+        if status is JobStatus.FAILED and self._was_cancelled(reason):
+            status = JobStatus.CANCELLED
+        return Reading(
+            status=status,
+            provider_status=body["status"],
+            progress=body.get("progress"),
+            step=body.get("current_step"),
+            waiting_for=body.get("waitingFor"),
+            time=body.get("finished_at") if status is not None and status.terminal else None,
+            result=body.get("result"),
+            error=None if reason is None else {"message": str(reason)},
+            payload=orjson.dumps(body),
+        )
+
+    async def backfill(self, job_id: str, cursor: Cursor | None) -> AsyncGenerator[Sequence[Reading], None]:  # noqa: ARG002
+        """Nothing: the stream itself replays from `after`."""
+        nothing: tuple[Sequence[Reading], ...] = ()
+        for page in nothing:
+            yield page
+
+    async def jobs(self) -> AsyncGenerator[Sequence[str], None]:
+        statuses: Sequence[str | None] = self._settings.discover_statuses or [None]
+        for status in statuses:
+            seen: set[str] = set()
+            offset = 0
+            while True:
+                page = await self._page(status, offset)
+                new = [job_id for job_id in dict.fromkeys(page) if job_id not in seen]
+                if not new:
+                    break
+                seen.update(new)
+                yield new
+                if len(page) < _PAGE:
+                    break
+                offset += _PAGE - _OVERLAP
+
+    def refusal(self, answer: Answer) -> BridgeError:
+        """400 on a stream can only be about its `after` (1.7)."""
+        error = self._error(answer)
+        if answer.status == 400:
+            error.reason = "stale_cursor"
+        return error
+
+    def _error(self, answer: Answer) -> BridgeError:
+        """The documented error table (1.5); a 429 may tell its wait in the body."""
+        body = _error_body(answer.body)
+        code, after_s = body.get("code"), body.get("retryAfter")
+        error = common_refusal(answer)
+        if isinstance(error, Temporary) and error.after_s is None and isinstance(after_s, int | float):
+            error.after_s = float(after_s)
+        if answer.status == 403 and code in {"trial_expired", "cost_cap"}:
+            error.reason = str(code)
+        return error
+
+    async def _page(self, status: str | None, offset: int) -> list[str]:
+        params = {"limit": str(_PAGE), "offset": str(offset)} | ({"status": status} if status else {})
+        body = await self._http.json(Request(f"{self._v1}/jobs", params=params, headers=self._headers), self._error)
+        jobs = body.get("jobs") if isinstance(body, dict) else None
+        if not isinstance(jobs, list):
+            raise Temporary("the job list answered without `jobs`", reason="not_json")
+        ids = (job.get("job_id", job.get("id")) for job in jobs if isinstance(job, dict))
+        return [job_id for job_id in ids if isinstance(job_id, str) and job_id]
+
+    def _job(self, job_id: str) -> str:
+        return f"{self._v1}/jobs/{quote(job_id, safe='')}"
+
+    def _was_cancelled(self, reason: Any) -> bool:
+        pattern = self._settings.cancelled_when
+        return pattern is not None and isinstance(reason, str) and pattern.search(reason) is not None
+
+
+def _chunk(chunk: Any, here: Callable[..., Reading]) -> Reading:
+    """What one decoded chunk says (1.4); new kinds are promised by the vendor, so they are kept, not refused."""
+    kind = chunk.get("type") if isinstance(chunk, dict) else None
+    known = _KINDS.get(kind) if isinstance(kind, str) else None
+    if known is not None:
+        type_, name, field = known
+        piece = chunk.get(field) if field else {k: v for k, v in chunk.items() if k != "type"}
+        return here(type=type_, detail={name: piece})
+    if kind == "complete":
+        return here(status=JobStatus.COMPLETED, provider_status="completed", result=chunk.get("result"))
+    if kind == "error":
+        return here(status=JobStatus.FAILED, provider_status="failed", error={"message": str(chunk.get("error"))})
+    return here(type=EventType.UNMAPPED, detail={"reason": "unknown_kind", "kind": kind})
+
+
+def _order(stream_id: str) -> tuple[int, int]:
+    """Redis-style ids compare as a pair of integers, never as text; anything else comes after every cursor."""
+    match = _STREAM_ID.fullmatch(stream_id)
+    return (int(match[1]), int(match[2])) if match else (1 << 70, 0)
+
+
+def _error_body(body: bytes) -> dict[str, Any]:
+    try:
+        decoded = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return decoded if isinstance(decoded, dict) else {}
+
+
+PLUG = Plug(kind="auvy", settings=AuvySettings, build=Auvy)
