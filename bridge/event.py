@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -58,6 +59,24 @@ class EventType(StrEnum):
     WATCH_STALLED = "watch.stalled"
     WATCH_LOST = "watch.lost"
     WATCH_DENIED = "watch.denied"
+
+
+JOB_ID_CHARS_MAX = 512
+
+
+def addressable(job_id: str) -> str:
+    """The id itself, where it can stand as one segment of a provider's path and in our own API.
+
+    Raises ValueError: control characters are no ids, and `.` and `..` would climb out of the path they stand in,
+    however they are encoded.
+    """
+    if not 0 < len(job_id) <= JOB_ID_CHARS_MAX:
+        raise ValueError(f"must have 1 to {JOB_ID_CHARS_MAX} characters")
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in job_id):
+        raise ValueError("must not hold control characters")
+    if job_id in {".", ".."}:
+        raise ValueError("must not be a path step")
+    return job_id
 
 
 class JobKey(NamedTuple):

@@ -23,7 +23,7 @@ async def fetch_status(url: str, token: str | None) -> dict[str, Any]:
                 session.headers["Authorization"] = f"Bearer {token}"
                 listed = await _get(session, f"{url}/v1/subscriptions?limit=1000")
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise BridgeError(f"no bridge answers at {url}: {error or 'timed out'}") from error
+        raise BridgeError(f"no bridge answers at {url}: {str(error) or 'timed out'}") from error
     if listed is not None and "subscriptions" not in listed:
         raise BridgeError(f"{url}/v1: {listed.get('detail') or listed.get('title')}; the token is JOBBRIDGE_TOKEN")
     return {"ready": ready, "subscriptions": listed and listed["subscriptions"]}

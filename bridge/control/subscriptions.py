@@ -6,7 +6,6 @@ segment: `/v1/subscriptions/auvy/a%2Fpause` is the job `a/pause`, `/v1/subscript
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from typing import Annotated
 
@@ -17,18 +16,9 @@ from bridge.control import answers
 from bridge.control.answers import Shape, answer
 from bridge.control.problem import Problem, invalid_body, invalid_query
 from bridge.control.view import VIEW
-from bridge.event import JobKey
+from bridge.event import JobKey, addressable
 from bridge.journal.store import SubscriptionRecord, SubscriptionState
 from bridge.wire import media_type
-
-
-def _addressable(job_id: str) -> str:
-    """Control characters break logs and headers; dot segments would climb out of the provider's own path."""
-    if any(unicodedata.category(character) == "Cc" for character in job_id):
-        raise ValueError("control characters are not allowed")
-    if job_id in {".", ".."}:
-        raise ValueError("a dot segment is not a job id")
-    return job_id
 
 
 def _digits(value: str) -> str:
@@ -43,7 +33,7 @@ class Follow(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     source: str = Field(min_length=1, max_length=512)
-    job_id: Annotated[str, AfterValidator(_addressable)] = Field(min_length=1, max_length=512)
+    job_id: Annotated[str, AfterValidator(addressable)]
 
 
 class Page(BaseModel):

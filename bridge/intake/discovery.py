@@ -7,13 +7,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from bridge.errors import BridgeError
-from bridge.event import JobKey
+from bridge.event import JobKey, addressable
 from bridge.intake.provider import Discover
 from bridge.intake.source import Source
 from bridge.journal.store import SubscriptionJournal
-
-_JOB_ID_MAX = 512
-"""Longer ids are no ids; the same limit holds for jobs named in the configuration or handed in."""
 
 
 class Discovery:
@@ -47,8 +44,17 @@ class Discovery:
         pages = 0
         async with aclosing(self._source.provider.jobs()) as listing:
             async for job_ids in listing:
-                keys = [JobKey(self._source.name, job_id) for job_id in job_ids if len(job_id) <= _JOB_ID_MAX]
+                keys = [JobKey(self._source.name, job_id) for job_id in job_ids if _usable(job_id)]
                 await self._journal.follow(keys, "discovery")
                 pages += 1
                 if pages >= self._discover.pages_max:
                     return
+
+
+def _usable(job_id: str) -> bool:
+    """Whether a listed id can be followed at all: an odd one must not stop the listing of the others."""
+    try:
+        addressable(job_id)
+    except ValueError:
+        return False
+    return True

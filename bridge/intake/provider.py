@@ -11,11 +11,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from bridge.errors import BridgeError, Fatal, Rejected, Temporary
-from bridge.event import Cursor, EventType, JobStatus, Json
-from bridge.wire import retry_after_s
+from bridge.event import Cursor, EventType, JobStatus, Json, addressable
+from bridge.wire import excerpt, retry_after_s
 
 
 class Frame(NamedTuple):
@@ -150,7 +150,7 @@ class Provider(Protocol):
 class Discover(BaseModel):
     """Finding jobs by listing them."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
     every_s: float = Field(30.0, ge=1, description="Seconds between two listings.")
     pages_max: int = Field(20, ge=1, le=1000, description="Pages read in one listing at most.")
@@ -159,10 +159,10 @@ class Discover(BaseModel):
 class SourceSettings(BaseModel):
     """What every source has, whatever its provider; each provider's settings extend it."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
     provider: str = Field(description="Kind of job API, for example `auvy`.")
-    jobs: list[Annotated[str, Field(min_length=1, max_length=512)]] = Field(
+    jobs: list[Annotated[str, AfterValidator(addressable)]] = Field(
         default_factory=list,
         description="Ids of jobs to follow from the start, beside those found or handed in.",
     )
@@ -211,12 +211,6 @@ def common_refusal(answer: Answer) -> BridgeError:
         return Fatal(what, reason="unauthorized")
     reasons = {402: "denied", 403: "denied", 404: "not_found", 410: "gone"}
     return Rejected(what, reason=reasons.get(answer.status, "refused"))
-
-
-def excerpt(body: bytes, limit: int = 200) -> str:
-    """The start of a foreign body as one printable line, for error texts."""
-    text = body[: limit * 4].decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else " " for c in text)[:limit].strip()
 
 
 def _header(headers: Mapping[str, str], name: str) -> str | None:

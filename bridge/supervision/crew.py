@@ -43,8 +43,14 @@ class Crew:
         self._stopping.set()
 
     def start(self, session: Session) -> None:
-        """Take a session aboard; one that is aboard under this name already stays as it is."""
-        if session.name in self._members or self._stopping.is_set():
+        """Take a session aboard; one of this name that is not parked by itself stays as it is.
+
+        Parked by itself and wanted again: whoever parked and resumed it did both before anybody called `stop`.
+        """
+        aboard = self._members.get(session.name)
+        if aboard is not None and session.group not in self._parked and self._is_parked(aboard):
+            self._relaunch(aboard)
+        if aboard is not None or self._stopping.is_set():
             return
         member = _Member(session, Supervisor(session, self._around, self._park_group))
         self._members[session.name] = member
@@ -62,15 +68,10 @@ class Crew:
         """Run the parked sessions of a group again; returns how many."""
         self._parked.pop(group, None)
         again = [
-            member
-            for member in self._members.values()
-            if member.session.group == group and member.supervisor.status.state is SessionState.PARKED
+            member for member in self._members.values() if member.session.group == group and self._is_parked(member)
         ]
         for member in again:
-            if member.task is not None:
-                member.task.cancel()
-            member.supervisor = Supervisor(member.session, self._around, self._park_group)
-            self._launch(member)
+            self._relaunch(member)
         return len(again)
 
     def group_parked(self, group: str) -> str | None:
@@ -87,6 +88,16 @@ class Crew:
         member = self._members.get(name)
         return None if member is None else member.supervisor.status
 
+    @staticmethod
+    def _is_parked(member: _Member) -> bool:
+        return member.supervisor.status.state is SessionState.PARKED
+
+    def _relaunch(self, member: _Member) -> None:
+        if member.task is not None:
+            member.task.cancel()
+        member.supervisor = Supervisor(member.session, self._around, self._park_group)
+        self._launch(member)
+
     def _launch(self, member: _Member) -> None:
         assert self._tasks is not None  # noqa: S101 - both callers have seen it
         error = self._parked.get(member.session.group)
@@ -97,14 +108,14 @@ class Crew:
 
     async def _sail(self, member: _Member) -> None:
         await member.supervisor.run()
-        if member.supervisor.status.state is not SessionState.PARKED:
+        if not self._is_parked(member):
             self._members.pop(member.session.name, None)
 
     def _park_group(self, group: str, error: Fatal) -> None:
         """Take down the other sessions of the group; each leaves its own durable note on the way."""
         self._parked[group] = error
         for member in list(self._members.values()):
-            if member.session.group != group or member.supervisor.status.state is SessionState.PARKED:
+            if member.session.group != group or self._is_parked(member):
                 continue
             if member.task is not None:
                 member.task.cancel()
@@ -117,3 +128,22 @@ class Crew:
         if ended is not None:
             await asyncio.wait([ended])
         await supervisor.note_parked(error)
+
+
+class Crews:
+    """Several crews seen as one, for who looks on from outside."""
+
+    def __init__(self, *crews: Crew) -> None:
+        self._crews = crews
+
+    def states(self) -> Sequence[SessionStatus]:
+        """How every session of every crew is."""
+        return [status for crew in self._crews for status in crew.states()]
+
+    def group_parked(self, group: str) -> str | None:
+        """Why the whole group is parked; None when it is not."""
+        return next((why for crew in self._crews if (why := crew.group_parked(group))), None)
+
+    async def resume(self, group: str) -> int:
+        """Run the parked sessions of a group again; returns how many."""
+        return sum(crew.resume(group) for crew in self._crews)

@@ -108,9 +108,7 @@ class Supervisor:
         """Show the session as parked because of another one of its group."""
         self.status = self._now(SessionState.PARKED, error)
 
-    def _now(
-        self, state: SessionState, error: BridgeError | None = None, wait_s: float | None = None
-    ) -> SessionStatus:
+    def _now(self, state: SessionState, error: BridgeError | None = None, wait_s: float | None = None) -> SessionStatus:
         now_s = self._around.clock()
         return SessionStatus(
             name=self._session.name,

@@ -17,9 +17,10 @@ from pydantic import AnyHttpUrl, Field
 
 from bridge.errors import BridgeError, Rejected, Temporary
 from bridge.event import Cursor, EventType, JobStatus
-from bridge.intake.provider import Answer, Frame, Http, Reading, Request, SourceSettings, common_refusal, excerpt
+from bridge.intake.provider import Answer, Frame, Http, Reading, Request, SourceSettings, common_refusal
 from bridge.plug import Plug
 from bridge.secret import Secret
+from bridge.wire import excerpt
 
 _STATUSES = {
     "queued": JobStatus.PENDING,

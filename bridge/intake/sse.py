@@ -1,0 +1,295 @@
+"""The only place that reads server-sent events, and the only door for httpx and httpx-sse."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import cast
+
+import aiohttp
+import httpx
+import orjson
+from httpx_aiohttp import AiohttpTransport
+from httpx_sse import aconnect_sse
+
+from bridge.errors import Rejected, Temporary
+from bridge.intake.budget import Budget
+from bridge.intake.provider import Answer, Frame, Refusal, Request
+from bridge.wire import USER_AGENT, media_type
+
+__all__ = ["Decoder", "EventStream", "EventStreams", "Frame", "open_client"]
+
+_OVERSIZE_KEPT_BYTES = 4 << 10
+_REFUSAL_BYTES_MAX = 64 << 10
+_RETRY_DIGITS_MAX = 15
+_ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
+
+
+class Decoder:
+    """Bytes in, frames out, by WHATWG HTML sections 9.2.5 and 9.2.6; how the bytes are cut into chunks is no matter.
+
+    Sizes count bytes as they came. A frame with more data than `frame_bytes_max` keeps its first 4 KiB; any other
+    line longer than that is ignored. Memory stays within a small multiple of the limit, time linear in the bytes.
+    """
+
+    def __init__(self, frame_bytes_max: int = 1 << 20) -> None:
+        self.last_event_id = ""
+        """The id as of the last blank line: blocks without data move it too."""
+        self.retry_ms: int | None = None
+        """The last valid `retry:` field."""
+        self._frame_bytes_max = frame_bytes_max
+        self._line_bytes_max = frame_bytes_max + len(b"data: ")
+        self._bom: bytes | None = b""  # what may become a byte order mark; None once that is settled
+        self._after_cr = False
+        self._held = bytearray()  # the unfinished line, up to one byte over the limit
+        self._excess_bytes = 0  # of the unfinished line, beyond what is held
+        self._id = ""
+        self._event = ""
+        self._data: list[bytes] = []
+        self._data_bytes = -1  # of the data joined by line feeds; -1 without a data line
+
+    def feed(self, chunk: bytes) -> list[Frame]:
+        """The frames that these bytes complete."""
+        lines = self._with_line_feeds(chunk).split(b"\n")
+        rest = lines.pop()
+        if lines and self._held:
+            self._finish_line(lines.pop(0))
+        if rest:
+            self._hold(rest)
+        frames = []
+        for line in lines:
+            if line:
+                self._field(line)
+            else:
+                if self._data:
+                    frames.append(self._frame())
+                self._event = ""
+                self.last_event_id = self._id
+        return frames
+
+    def _with_line_feeds(self, chunk: bytes) -> bytes:
+        """The chunk without a leading byte order mark, each of its line ends one LF.
+
+        A CR ends its line at once; should an LF come first in the next chunk, it belonged to that CR.
+        """
+        if self._bom is not None:
+            chunk = self._bom + chunk
+            if len(chunk) < len(codecs.BOM_UTF8) and codecs.BOM_UTF8.startswith(chunk):
+                self._bom = chunk
+                return b""
+            self._bom = None
+            chunk = chunk.removeprefix(codecs.BOM_UTF8)
+        if self._after_cr and chunk:
+            self._after_cr = False
+            chunk = chunk.removeprefix(b"\n")
+        if b"\r" in chunk:
+            self._after_cr = chunk.endswith(b"\r")
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return chunk
+
+    def _hold(self, piece: bytes) -> None:
+        room = self._line_bytes_max + 1 - len(self._held)
+        self._held += piece[:room]
+        self._excess_bytes += max(0, len(piece) - room)
+
+    def _finish_line(self, piece: bytes) -> None:
+        self._hold(piece)
+        self._field(bytes(self._held), self._excess_bytes)
+        self._held.clear()
+        self._excess_bytes = 0
+
+    def _field(self, line: bytes, excess_bytes: int = 0) -> None:
+        name, _, value = line.partition(b":")
+        if value.startswith(b" "):
+            value = value[1:]
+        if name == b"data":
+            self._append(value, excess_bytes)
+        elif len(line) > self._line_bytes_max:
+            return
+        elif name == b"id":
+            if b"\0" not in value:
+                self._id = value.decode("utf-8", "replace")
+        elif name == b"event":
+            self._event = value.decode("utf-8", "replace")
+        elif name == b"retry" and value.isdigit() and len(value) <= _RETRY_DIGITS_MAX:
+            self.retry_ms = int(value)
+
+    def _append(self, value: bytes, excess_bytes: int) -> None:
+        fitted = self._data_bytes <= self._frame_bytes_max
+        self._data_bytes += 1 + len(value) + excess_bytes
+        if fitted:
+            self._data.append(value)
+            if self._data_bytes > self._frame_bytes_max:
+                self._data = [b"\n".join(self._data)[: min(_OVERSIZE_KEPT_BYTES, self._frame_bytes_max)]]
+
+    def _frame(self) -> Frame:
+        data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+        dropped_bytes = self._data_bytes - len(data)
+        if not data.isascii():
+            # What was cut off may have split a character: an unfinished last one goes, rather than become U+FFFD.
+            data = codecs.utf_8_decode(data, "replace", dropped_bytes == 0)[0].encode()
+        frame = Frame(self._event or "message", data, self._id, dropped_bytes)
+        self._data.clear()
+        self._data_bytes = -1
+        return frame
+
+
+class EventStream:
+    """One open stream; lives as long as the context that opened it."""
+
+    def __init__(
+        self, chunks: AsyncGenerator[bytes, None], decoder: Decoder, idle_timeout_s: float, on_bytes: Callable[[], None]
+    ) -> None:
+        self._chunks = chunks
+        self._decoder = decoder
+        self._idle_timeout_s = idle_timeout_s
+        self._on_bytes = on_bytes
+
+    @property
+    def retry_s(self) -> float | None:
+        """The reconnection time the server last asked for, in seconds, not clamped."""
+        return None if self._decoder.retry_ms is None else self._decoder.retry_ms / 1000
+
+    def __aiter__(self) -> AsyncIterator[list[Frame]]:
+        """The frames of each chunk. Raises `Temporary`: `idle` after silence, `cut` when the connection broke."""
+        return self
+
+    async def __anext__(self) -> list[Frame]:
+        try:
+            # Our own watchdog: aiohttp's goes to sleep for good when the server breaks the chunked coding.
+            async with asyncio.timeout(self._idle_timeout_s):
+                chunk = await anext(self._chunks)
+        except TimeoutError as error:
+            raise Temporary(f"not a byte for {self._idle_timeout_s:g} s", reason="idle") from error
+        except (OSError, httpx.HTTPError, aiohttp.ClientError) as error:
+            raise Temporary(f"stream cut: {type(error).__name__}: {error}", reason="cut") from error
+        self._on_bytes()
+        return self._decoder.feed(chunk)
+
+
+@asynccontextmanager
+async def open_client(session: aiohttp.ClientSession) -> AsyncIterator[httpx.AsyncClient]:
+    """httpx over the engine of `session`, which stands thousands of streams where httpx's own does not.
+
+    No cookies, no redirects, nothing from the environment. Closes `session` with itself.
+    """
+    async with httpx.AsyncClient(
+        transport=AiohttpTransport(client=session, trust_env=False),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        headers={"User-Agent": USER_AGENT},
+        trust_env=False,
+        follow_redirects=False,
+    ) as client:
+        yield client
+
+
+class EventStreams:
+    """Opens the streams of one source: at most `open_streams` at once, each request within the budget."""
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        budget: Budget,
+        *,
+        open_streams: int = 2000,
+        idle_timeout_s: float = 90.0,
+        frame_bytes_max: int = 1 << 20,
+        request_timeout_s: float = 30.0,
+        clock: Callable[[], float] = time.time,
+        on_open: Callable[[int], None] = lambda _change: None,
+        on_bytes: Callable[[], None] = lambda: None,
+        on_request: Callable[[str], None] = lambda _outcome: None,
+    ) -> None:
+        """`request_timeout_s` covers connecting and the response's headers, and again what a refusal has to say.
+
+        `on_open` hears +1 and -1; `on_bytes` that something arrived on any stream; `on_request` of every request how
+        it went: `2xx`, `3xx`, `4xx`, `5xx` or `error`.
+        """
+        self._client = client
+        self._budget = budget
+        self._places = asyncio.Semaphore(open_streams)
+        self._idle_timeout_s = idle_timeout_s
+        self._frame_bytes_max = frame_bytes_max
+        self._request_timeout_s = request_timeout_s
+        self._clock = clock
+        self._on_open = on_open
+        self._on_bytes = on_bytes
+        self._on_request = on_request
+
+    @asynccontextmanager
+    async def open(self, request: Request, refusal: Refusal) -> AsyncIterator[EventStream]:
+        """Waits for a free place and for the budget, then opens.
+
+        Raises on entering: what `refusal` makes of a status of 400 or more; `Temporary` (`connect`) without an
+        answer; `Rejected`: `no_stream` on any answer that is no event stream, `invalid_request` where the request
+        cannot be put on the wire.
+        """
+        async with self._places, AsyncExitStack() as stack:
+            await self._budget.take()
+            response = await self._respond(stack, request)
+            if response.status_code >= 400:
+                raise refusal(await self._answer(response))
+            if trouble := _no_stream(response):
+                raise Rejected(f"{request.method} {request.url}: {trouble}", reason="no_stream")
+            chunks = await stack.enter_async_context(aclosing(_chunks(response)))
+            self._on_open(1)
+            stack.callback(self._on_open, -1)
+            yield EventStream(chunks, Decoder(self._frame_bytes_max), self._idle_timeout_s, self._on_bytes)
+
+    async def _respond(self, stack: AsyncExitStack, request: Request) -> httpx.Response:
+        outcome = "error"
+        try:
+            # Header values as bytes, because a cursor is not always ASCII; ours win over the provider's.
+            headers = httpx.Headers([(name.encode(), value.encode()) for name, value in request.headers.items()])
+            headers["Accept-Encoding"] = "identity"
+            if request.body is not None:
+                headers["Content-Type"] = "application/json"
+            content = None if request.body is None else orjson.dumps(dict(request.body))
+            url = str(httpx.URL(request.url).copy_merge_params(dict(request.params)))
+            opening = aconnect_sse(self._client, request.method, url, headers=headers, content=content, timeout=None)
+            async with asyncio.timeout(self._request_timeout_s):
+                source = await stack.enter_async_context(opening)
+            outcome = f"{source.response.status_code // 100}xx"
+        except (ValueError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            text = f"{request.method} {request.url}: {type(error).__name__}: {error}"
+            raise Rejected(text, reason="invalid_request") from error
+        except (OSError, httpx.HTTPError, aiohttp.ClientError) as error:
+            text = f"{request.method} {request.url}: {type(error).__name__}: {error}"
+            raise Temporary(text, reason="connect") from error
+        finally:
+            self._on_request(outcome)
+        return source.response
+
+    async def _answer(self, response: httpx.Response) -> Answer:
+        """A refusal with as much of its body as comes in time: status and headers count even without it."""
+        received_s = self._clock()
+        body = bytearray()
+        with suppress(OSError, httpx.HTTPError, aiohttp.ClientError):
+            async with asyncio.timeout(self._request_timeout_s), aclosing(_chunks(response)) as chunks:
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) >= _REFUSAL_BYTES_MAX:
+                        break
+        return Answer(response.status_code, response.headers, bytes(body[:_REFUSAL_BYTES_MAX]), received_s)
+
+
+def _no_stream(response: httpx.Response) -> str | None:
+    """Why these headers announce no event stream; the charset does not matter, since the format knows only UTF-8."""
+    if response.status_code != 200:
+        return f"HTTP {response.status_code} instead of a stream"
+    content_type = response.headers.get("content-type", "")
+    if media_type(content_type) != "text/event-stream":
+        return f"a {content_type or 'nameless thing'} instead of an event stream"
+    if (encoding := response.headers.get("content-encoding", "").lower()) not in _ENCODINGS:
+        return f"an event stream encoded as {encoding}, which we cannot read"
+    return None
+
+
+def _chunks(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """The body as it arrives; inflated only for a server that compresses although asked not to."""
+    chunks = response.aiter_bytes() if "content-encoding" in response.headers else response.aiter_raw()
+    return cast(AsyncGenerator[bytes, None], chunks)
