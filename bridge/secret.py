@@ -15,6 +15,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, SecretStr, WithJsonSchema
 
 FILE_BYTES_MAX = 64 << 10
+HIDDEN_LENGTH_MIN = 8
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -26,22 +27,55 @@ class Referenced(str):
     __slots__ = ()
 
 
-def expand(text: str, environ: Mapping[str, str]) -> str:
-    """`text` with its references replaced, as `Referenced` where there was at least one.
+class References:
+    """Fetches what is referred to, and remembers it so that none of it is ever shown."""
 
-    Raises ValueError with a sentence for the operator, which never holds a fetched value.
-    """
-    fetched = False
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._fetched: set[str] = set()
 
-    def fetch(match: re.Match[str]) -> str:
-        nonlocal fetched
-        if match[0] == "$${":
-            return "${"
-        fetched = True
-        return _fetch(match[1], environ)
+    def expand(self, text: str) -> str:
+        """`text` with its references replaced: `Referenced` where there was at least one.
 
-    expanded = _REFERENCE.sub(fetch, text)
-    return Referenced(expanded) if fetched else expanded
+        Raises ValueError with a sentence for the operator.
+        """
+        replaced = False
+
+        def fetch(match: re.Match[str]) -> str:
+            nonlocal replaced
+            if match[0] == "$${":
+                return "${"
+            replaced = True
+            return self._fetch(match[1])
+
+        expanded = _REFERENCE.sub(fetch, text)
+        return Referenced(expanded) if replaced else expanded
+
+    def variable(self, name: str) -> Referenced:
+        """The value of an environment variable. Raises ValueError where it is not set."""
+        if name not in self._environ:
+            raise ValueError(f"environment variable {name} is not set")
+        return self._remember(Referenced(self._environ[name]))
+
+    def hide(self, text: str) -> str:
+        """`text` without any fetched value in it. Very short ones are left: they keep no secret but spoil words."""
+        for value in sorted(self._fetched, key=len, reverse=True):
+            text = text.replace(value, "…")
+        return text
+
+    def _fetch(self, reference: str | None) -> Referenced:
+        if reference is None:
+            raise ValueError("`${` is not closed with `}`; write `$${` for a plain `${`")
+        if reference.startswith("file:"):
+            return self._remember(read_file(reference.removeprefix("file:")))
+        if not _VARIABLE.fullmatch(reference):
+            raise ValueError("between `${` and `}` stands the name of an environment variable, or file:/path")
+        return self.variable(reference)
+
+    def _remember(self, value: Referenced) -> Referenced:
+        if len(value) >= HIDDEN_LENGTH_MIN:
+            self._fetched.add(value)
+        return value
 
 
 def read_file(path: str) -> Referenced:
@@ -62,28 +96,17 @@ def read_file(path: str) -> Referenced:
     return Referenced(text.removesuffix("\n").removesuffix("\r"))
 
 
-def _fetch(reference: str | None, environ: Mapping[str, str]) -> str:
-    if reference is None:
-        raise ValueError("`${` is not closed with `}`; write `$${` for a plain `${`")
-    if reference.startswith("file:"):
-        return read_file(reference.removeprefix("file:"))
-    if not _VARIABLE.fullmatch(reference):
-        raise ValueError("between `${` and `}` stands the name of an environment variable or file:/path")
-    if reference not in environ:
-        raise ValueError(f"environment variable {reference} is not set")
-    return environ[reference]
-
-
 def _by_reference(value: object) -> object:
     if isinstance(value, Mapping) and set(value) == {"file"} and isinstance(value["file"], str):
         value = read_file(value["file"])
-    if isinstance(value, SecretStr):  # built in code, not read from a file
-        return value
-    if not isinstance(value, Referenced):
-        raise ValueError("a secret is never written here: refer to it as ${NAME} or as {file: /path}")
-    if not value:
-        raise ValueError("the secret is empty")
-    return str(value)
+    match value:
+        case SecretStr():  # built in code, not read from a file
+            return value
+        case Referenced() if value:
+            return str(value)
+        case Referenced():
+            raise ValueError("the secret is empty")
+    raise ValueError("a secret is never written here: refer to it as ${NAME} or as {file: /path}")
 
 
 Secret = Annotated[

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,16 +20,26 @@ from bridge.journal.store import Entry, Outcome
 class SinkSettings(BaseModel):
     """What every sink has, whatever its kind; each kind's settings extend it."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
     kind: str = Field(description="Kind of destination, for example `kafka` or `webhook`.")
+
+
+class Mark(NamedTuple):
+    """Up to where a destination holds the journal. Position 0 without an id: it holds nothing yet."""
+
+    position: int
+    event_id: str
+    """The event at that position: the proof that it is this journal which the destination remembers."""
+    outcomes: tuple[Outcome, ...] = ()
+    """What was not plainly delivered by the write that got there: a crash may have come before it was settled."""
 
 
 class LogWriter(Protocol):
     """One open writer for one partition of the journal."""
 
-    async def recover(self) -> int | None:
-        """Fence out any predecessor, then tell up to which position the destination holds the journal.
+    async def recover(self) -> Mark | None:
+        """Tell up to where the destination holds the journal; any predecessor is fenced out by then.
 
         None where the destination keeps no such memory: the journal's settled position then stands.
         """
@@ -42,6 +52,7 @@ class LogWriter(Protocol):
         """
 
 
+@runtime_checkable
 class LogSink(Protocol):
     """A destination that keeps a log."""
 

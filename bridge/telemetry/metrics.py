@@ -101,3 +101,14 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"jobbridge_{name}", text, labels, buckets=buckets, registry=self.registry)
+
+
+def metrics_table() -> str:
+    """Every metric as a Markdown table, from the definitions above."""
+    rows = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for collector in Metrics().registry._collector_to_names:
+        family = next(iter(collector.collect()))
+        labels = ", ".join(f"`{label}`" for label in getattr(collector, "_labelnames", ()))
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        rows.append(f"| `{family.name}{suffix}` | {family.type} | {labels} | {family.documentation} |")
+    return "\n".join(rows)
