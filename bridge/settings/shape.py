@@ -109,6 +109,12 @@ class Settings(Section):
     supervision: SupervisionSettings = Field(SupervisionSettings(), description="When to try again, when to give up.")
     telemetry: TelemetrySettings = Field(TelemetrySettings(), description="What the process says about itself.")
 
+    @model_validator(mode="after")
+    def _names_differ(self) -> Settings:
+        if shared := sorted(self.sources.keys() & self.sinks.keys()):
+            raise ValueError(f"a source and a sink share the name {shared[0]!r}, so metrics and parking would mix them")
+        return self
+
 
 def fields(model: type[BaseModel], at: Keys = ()) -> Iterator[tuple[Keys, FieldInfo]]:
     """Every setting of a model, each before those inside it. `<name>` and `<n>` stand for any key and any index."""

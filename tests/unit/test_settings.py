@@ -422,3 +422,8 @@ def test_the_schema_in_config_is_up_to_date() -> None:
     """Write it anew with `jobbridge schema config > config/schema.json`."""
     schema = json_schema(real_providers.catalogue(), real_sinks.catalogue())
     assert json.loads((CONFIG / "schema.json").read_text()) == schema
+
+
+def test_a_source_and_a_sink_cannot_share_a_name(tmp_path: Path) -> None:
+    (line,) = mistakes(tmp_path, SOURCES + "sinks:\n  river-prod: {kind: shelf}\n")
+    assert "share the name 'river-prod'" in line
