@@ -13,9 +13,12 @@ class BridgeError(Exception):
     """
 
     reason = "error"
+    status: int | None
+    """The HTTP status behind it, where there was one."""
 
-    def __init__(self, text: str, *, reason: str | None = None) -> None:
+    def __init__(self, text: str, *, reason: str | None = None, status: int | None = None) -> None:
         super().__init__(text)
+        self.status = status
         if reason is not None:
             self.reason = reason
 
@@ -25,8 +28,10 @@ class Temporary(BridgeError):
 
     reason = "temporary"
 
-    def __init__(self, text: str, *, reason: str | None = None, after_s: float | None = None) -> None:
-        super().__init__(text, reason=reason)
+    def __init__(
+        self, text: str, *, reason: str | None = None, status: int | None = None, after_s: float | None = None
+    ) -> None:
+        super().__init__(text, reason=reason, status=status)
         self.after_s = after_s
 
 

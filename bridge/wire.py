@@ -1,4 +1,4 @@
-"""The few facts of HTTP that both halves need: who we are, media types, `Retry-After`."""
+"""The few facts of HTTP that both halves need: who we are, media types, `Retry-After`, bodies shown to people."""
 
 from __future__ import annotations
 
@@ -32,3 +32,9 @@ def retry_after_s(value: str | None, now_s: float) -> float | None:
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)
     return max(0.0, (date - datetime.fromtimestamp(now_s, UTC)).total_seconds())
+
+
+def excerpt(body: bytes, limit: int = 200) -> str:
+    """The start of a foreign body as one printable line, for error texts."""
+    text = body[: limit * 4].decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else " " for c in text)[:limit].strip()
