@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -18,9 +19,9 @@ from bridge.intake.source import Source
 from bridge.journal.store import Checkpoint, IntakeJournal, SubscriptionState
 from bridge.telemetry.metrics import Metrics
 
-_BARREN_TO_BELIEVE = 3
-"""Connections in a row that brought no frame before a job without a last frame is believed to be over. A single
-stalled connection proves nothing: the frames may still be waiting behind it."""
+_BARREN_TO_BELIEVE = 2
+"""How many connections in a row may bring no frame of a job that is over, before the next such one is believed.
+A single stalled connection proves nothing: the frames may still be waiting behind it."""
 
 _LOST = frozenset({"not_found", "gone", "bug"})
 
@@ -45,8 +46,8 @@ class Subscription:
         self._source = source
         self._around = around
         self._writing = asyncio.Lock()
-        self._heard = False
         self._barren = 0
+        self._countable = True
         self._refused: Cursor | None = None
         self._last_news_s = 0.0
 
@@ -101,14 +102,15 @@ class Subscription:
 
     async def _listen(self, stream: OpenStream) -> None:
         """Read the stream until the job is over. Raises `Temporary` at any other end of it."""
-        self._heard, self._last_news_s = False, self._around.clock()
+        self._countable, self._last_news_s = True, self._around.clock()
         try:
             async for frames in stream:
                 if frames:
-                    self._heard, self._barren = True, 0
-                    self._last_news_s = self._around.clock()
+                    self._countable, self._barren = False, 0
+                    self._last_news_s = math.inf  # busy is not silent, however long the journal takes
                     if await self._take(self._read(frames)):
                         return
+                    self._last_news_s = self._around.clock()
             await self._stream_ended()
         except Temporary as error:
             floors = [floor_s for floor_s in (error.after_s, stream.retry_s) if floor_s is not None]
@@ -155,7 +157,7 @@ class Subscription:
         """Wait until the stream has been silent for the set time."""
         quiet_s = self._source.settings.end_quiet_s
         while (left_s := self._last_news_s + quiet_s - self._around.clock()) > 0:
-            await self._around.sleep(left_s)
+            await self._around.sleep(min(left_s, quiet_s))
 
     # -- reading and journalling
 
@@ -218,12 +220,14 @@ class Subscription:
 
         Where the stream had spoken before, an end that it never showed is a gap.
         """
-        self._barren = 0 if self._heard else self._barren + 1
-        if self._barren < _BARREN_TO_BELIEVE:
+        self._barren += self._countable
+        self._countable = False
+        if self._barren <= _BARREN_TO_BELIEVE:
             raise Temporary("the job is over, but its stream has not shown the end yet", reason="end_unseen")
-        if self._cursor is not None:
-            await self._journal([self._life.watch(EventType.WATCH_GAP, {"reason": "end_unseen"})])
-        await self._append([seen])
+        async with self._writing:
+            if not self._life.ended:
+                gap = [] if self._cursor is None else [self._life.watch(EventType.WATCH_GAP, {"reason": "end_unseen"})]
+                await self._journal([*gap, *self._life.apply([seen])])
 
     async def _refuse_cursor(self, error: Rejected) -> None:
         """A cursor that the provider no longer takes: say that there may be a gap, then start without it.

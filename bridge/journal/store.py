@@ -206,6 +206,17 @@ class DeliveryJournal(Protocol):
         """Positions behind `after` that already have an outcome: what a crash left ahead of the settled place."""
 
 
+class RelayJournal(DeliveryJournal, Protocol):
+    """What delivery into a log sees besides, to check the log's own memory against the journal's."""
+
+    async def begun(self, consumer: str, partition: int) -> int:
+        """Where the consumer began: the journal's end when it was first registered. Never moves. Raises KeyError
+        for an unregistered consumer."""
+
+    async def entry(self, partition: int, position: int) -> Entry | None:
+        """The entry at that position; None where the journal does not hold one (not yet, or no longer)."""
+
+
 @dataclass(frozen=True, slots=True)
 class JournalHealth:
     """The journal at a glance, for readiness and metrics."""
@@ -232,7 +243,7 @@ class ControlJournal(SubscriptionJournal, Protocol):
         """Never raises: a journal that cannot be read is not writable, with the reason in `detail`."""
 
 
-class Journal(IntakeJournal, DeliveryJournal, ControlJournal, Protocol):
+class Journal(IntakeJournal, RelayJournal, ControlJournal, Protocol):
     """The whole journal, as a store implements it."""
 
     async def prune(self, settled_before_ms: int, limit: int = 1000) -> int:

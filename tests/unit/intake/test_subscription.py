@@ -1,0 +1,335 @@
+"""One job followed over streams that end in every way, into a real journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+
+from bridge.errors import BridgeError, Fatal, Rejected, Temporary
+from bridge.event import Cursor, EventType, JobKey, JobStatus
+from bridge.intake.provider import Answer, Frame, Reading, Refusal, Request, SourceSettings, common_refusal
+from bridge.intake.source import Source
+from bridge.intake.subscription import Subscription, Surroundings
+from bridge.journal.store import Entry, Journal, SubscriptionState
+from bridge.journal.stores.sqlite import open_journal
+from bridge.telemetry.metrics import Metrics
+
+KEY = JobKey("src", "job")
+HANG = object()
+"""In a script of frames: stay silent for ever."""
+
+RUNNING = Reading(status=JobStatus.RUNNING, provider_status="running")
+DONE = Reading(status=JobStatus.COMPLETED, provider_status="done", result="fine")
+
+
+class Clock:
+    """Time that moves only when somebody waits; `advanced` tells who waits for time to pass that it did."""
+
+    def __init__(self) -> None:
+        self.now_s = 5000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    async def sleep(self, delay_s: float) -> None:
+        self.now_s += delay_s
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+
+class Numbers:
+    """A provider whose frames are numbered texts: `e` is the end, anything else output."""
+
+    def __init__(self, looks: Sequence[Reading | BridgeError], *, polled: bool = False) -> None:
+        self._looks = list(looks)
+        self._polled = polled
+        self.asked: list[Cursor | None] = []
+
+    def stream(self, job_id: str, cursor: Cursor | None) -> Request | None:
+        self.asked.append(cursor)
+        return None if self._polled else Request("http://test")
+
+    def read(self, frame: Frame, cursor: Cursor | None) -> Sequence[Reading]:
+        if cursor is not None and int(frame.id) <= int(cursor):
+            return ()
+        status = JobStatus.COMPLETED if frame.data == b"e" else None
+        type_ = None if status else EventType.OUTPUT
+        return (Reading(type_, frame.id, Cursor(frame.id), status=status, detail={"text": frame.data.decode()}),)
+
+    async def status(self, job_id: str) -> Reading:
+        look = self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
+        if isinstance(look, BridgeError):
+            raise look
+        return look
+
+    async def backfill(self, job_id: str, cursor: Cursor | None) -> AsyncGenerator[Sequence[Reading], None]:
+        nothing: list[Sequence[Reading]] = []
+        for page in nothing:
+            yield page
+
+    async def jobs(self) -> AsyncGenerator[Sequence[str], None]:
+        yield ["job"]
+
+    def refusal(self, answer: Answer) -> BridgeError:
+        return common_refusal(answer)
+
+
+class ScriptedStream:
+    retry_s: float | None = None
+
+    def __init__(self, script: Sequence[Any]) -> None:
+        self._script = script
+
+    async def __aiter__(self) -> AsyncIterator[list[Frame]]:
+        for step in self._script:
+            if step is HANG:
+                await asyncio.Event().wait()
+            if isinstance(step, BridgeError):
+                raise step
+            yield [Frame("message", text.encode(), str(number)) for number, text in step]
+
+
+class ScriptedStreams:
+    """One script per connection; the last one serves all later ones."""
+
+    def __init__(self, *scripts: Sequence[Any] | BridgeError) -> None:
+        self._scripts = list(scripts)
+        self.opened = 0
+
+    @asynccontextmanager
+    async def open(self, request: Request, refusal: Refusal) -> AsyncIterator[ScriptedStream]:
+        self.opened += 1
+        script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+        if isinstance(script, BridgeError):
+            raise script
+        yield ScriptedStream(script)
+
+
+class Following:
+    """A subscription with everything around it."""
+
+    def __init__(self, journal: Journal, provider: Numbers, streams: ScriptedStreams, **settings: Any) -> None:
+        self.clock = Clock()
+        self.journal = journal
+        self.metrics = Metrics()
+        self.provider, self.streams = provider, streams
+        options = SourceSettings.model_validate({"provider": "numbers"} | settings)
+        source = Source("src", "numbers", provider, streams, options)
+        self.subscription = Subscription(KEY, source, Surroundings(journal, self.metrics, self.clock, self.clock.sleep))
+        self.useful = 0
+
+    async def run_once(self) -> None:
+        def useful() -> None:
+            self.useful += 1
+
+        async with asyncio.timeout(5):
+            await self.subscription.run(useful)
+
+    async def run(self, tries: int = 10) -> list[str]:
+        """Run until it returns, as a supervisor would; the reasons on the way."""
+        reasons = []
+        for _ in range(tries):
+            try:
+                await self.run_once()
+            except Temporary as error:
+                reasons.append(error.reason)
+            else:
+                return reasons
+        raise AssertionError(f"still running after {reasons}")
+
+    async def entries(self) -> Sequence[Entry]:
+        async with asyncio.timeout(5):
+            return await self.journal.pending(0, 0, limit=1000)
+
+    async def told(self) -> list[str]:
+        return [f"{entry.type} {entry.id.rpartition(':')[2]}" for entry in await self.entries()]
+
+
+Follow = Callable[..., Following]
+
+
+@pytest.fixture
+async def follow() -> AsyncIterator[Follow]:
+    async with open_journal(":memory:", clock_ms=lambda: 1_000_000) as journal:
+        await journal.follow([KEY], "api")
+
+        def make(
+            looks: Sequence[Reading | BridgeError], *scripts: Any, polled: bool = False, **settings: Any
+        ) -> Following:
+            return Following(journal, Numbers(looks, polled=polled), ScriptedStreams(*scripts), **settings)
+
+        yield make
+
+
+async def test_a_job_is_followed_to_its_confirmed_end(follow: Follow) -> None:
+    job = follow([RUNNING, DONE], [[(1, "a"), (2, "b")], [(3, "e")]])
+    assert await job.run() == []
+    told = await job.told()
+    assert [line for line in told if "status" not in line] == [
+        "watch.started watch.1",
+        "job.output 1",
+        "job.output 2",
+        "job.completed 3",
+    ]
+    record = await job.journal.subscription(KEY)
+    assert record is not None
+    assert (record.state, record.cursor) == (SubscriptionState.ENDED, "3")
+    assert orjson.loads((await job.entries())[-1].data)["result"] == "fine"
+
+
+async def test_every_kind_of_broken_stream_is_resumed_behind_the_cursor(follow: Follow) -> None:
+    job = follow(
+        [RUNNING, RUNNING, RUNNING, RUNNING, RUNNING, DONE],
+        [[(1, "a")], Temporary("cut", reason="cut")],
+        [[(1, "a"), (2, "b")]],
+        [[(3, "c")], Temporary("idle", reason="idle")],
+        [[(4, "e")]],
+    )
+    assert await job.run() == ["cut", "eof", "idle"]
+    assert job.provider.asked == [None, "1", "2", "3"]
+    assert [line for line in await job.told() if line.startswith("job.output")] == [
+        "job.output 1",
+        "job.output 2",
+        "job.output 3",
+    ]
+
+
+async def test_the_stream_may_run_ahead_of_the_status_endpoint(follow: Follow) -> None:
+    job = follow([RUNNING, RUNNING, RUNNING, DONE], [[(1, "e")]])
+    assert await job.run() == []
+    assert (await job.told())[-1] == "job.completed 1"
+
+
+async def test_an_end_that_is_never_confirmed_is_not_journalled(follow: Follow) -> None:
+    job = follow([RUNNING], [[(1, "a"), (2, "e")]], confirm_timeout_s=3)
+    with pytest.raises(Temporary) as caught:
+        await job.run_once()
+    assert caught.value.reason == "unconfirmed"
+    record = await job.journal.subscription(KEY)
+    assert record is not None
+    assert (record.state, record.cursor) == (SubscriptionState.ACTIVE, "1")
+
+
+async def test_the_status_endpoint_has_the_last_word_on_how_it_ended(follow: Follow) -> None:
+    failed = Reading(status=JobStatus.FAILED, provider_status="failed", error={"message": "late trouble"})
+    job = follow([failed], [[(1, "e")]])
+    await job.run()
+    assert (await job.told())[-1] == "job.failed 1"
+    assert orjson.loads((await job.entries())[-1].data)["error"] == {"message": "late trouble"}
+
+
+async def test_without_a_status_endpoint_the_stream_is_believed_and_the_event_says_so(follow: Follow) -> None:
+    job = follow([Rejected("none", reason="no_status")], [[(1, "e")]])
+    await job.run()
+    assert orjson.loads((await job.entries())[-1].data)["detail"]["confirmed"] is False
+
+
+async def test_a_closed_stream_does_not_end_a_job_whose_frames_are_still_to_come(follow: Follow) -> None:
+    """The job is long over at the provider, its stream closes early, stalls and closes again before the last frames."""
+    job = follow([DONE], [[(1, "a")]], [], [HANG], [[(2, "b")]], [], [[(3, "e")]])
+    assert set(await job.run()) == {"end_unseen"}
+    assert [line for line in await job.told() if not line.startswith("watch")] == [
+        "job.output 1",
+        "job.output 2",
+        "job.completed 3",
+    ]
+
+
+async def test_an_end_that_the_stream_never_shows_is_at_last_believed_with_a_gap(follow: Follow) -> None:
+    job = follow([DONE], [[(1, "a")]], [])
+    await job.run()
+    assert await job.told() == [
+        "watch.started watch.1",
+        "job.output 1",
+        "watch.gap watch.2",
+        "job.completed status.1",
+    ]
+
+
+async def test_a_job_without_any_frames_ends_by_its_status_alone(follow: Follow) -> None:
+    job = follow([RUNNING, DONE], [HANG])
+    assert set(await job.run()) == {"end_unseen"}
+    assert await job.told() == ["watch.started watch.1", "job.started status.1", "job.completed status.2"]
+
+
+async def test_waiting_is_found_beside_a_silent_stream(follow: Follow) -> None:
+    waiting = Reading(status=JobStatus.WAITING, provider_status="waiting", waiting_for="approval")
+    job = follow([RUNNING, waiting, waiting, RUNNING, DONE], [HANG])
+    await job.run()
+    assert [line.split()[0] for line in await job.told()] == [
+        "watch.started",
+        "job.started",
+        "job.waiting",
+        "job.resumed",
+        "job.completed",
+    ]
+
+
+async def test_a_refused_cursor_is_a_gap_and_the_stream_is_read_again_without_repeats(follow: Follow) -> None:
+    stale = Rejected("HTTP 400", reason="stale_cursor")
+    job = follow(
+        [RUNNING, RUNNING, DONE],
+        [[(1, "a"), (2, "b")], Temporary("cut", reason="cut")],
+        stale,
+        [[(1, "a"), (2, "b"), (3, "e")]],
+    )
+    assert await job.run() == ["cut", "stale_cursor"]
+    assert job.provider.asked == [None, "2", None]
+    assert [line for line in await job.told() if "status" not in line] == [
+        "watch.started watch.1",
+        "job.output 1",
+        "job.output 2",
+        "watch.gap watch.2",
+        "job.completed 3",
+    ]
+
+
+async def test_a_provider_without_streams_is_polled(follow: Follow) -> None:
+    job = follow([RUNNING, RUNNING, DONE], polled=True)
+    await job.run()
+    assert [line.split()[0] for line in await job.told()] == ["watch.started", "job.started", "job.completed"]
+
+
+async def test_an_unknown_job_is_given_a_moment_and_then_parked_as_lost(follow: Follow) -> None:
+    job = follow([RUNNING], Rejected("HTTP 404", reason="not_found"), not_found_grace_s=10)
+    job.clock.now_s = 1005.0
+    with pytest.raises(Temporary) as early:
+        await job.run_once()
+    assert early.value.reason == "not_found_yet"
+    job.clock.now_s = 1011.0
+    with pytest.raises(Rejected) as late:
+        await job.run_once()
+    await job.subscription.park(late.value)
+    record = await job.journal.subscription(KEY)
+    assert record is not None
+    assert (record.state, record.reason) == (SubscriptionState.PARKED, "not_found: HTTP 404")
+    assert (await job.told())[-1] == "watch.lost watch.2"
+
+
+async def test_a_refused_key_leaves_the_subscription_wanted_and_says_that_nobody_watches(follow: Follow) -> None:
+    job = follow([RUNNING], Fatal("HTTP 401", reason="unauthorized"), [[(1, "e")]])
+    with pytest.raises(Fatal) as caught:
+        await job.run_once()
+    await job.subscription.park(caught.value)
+    record = await job.journal.subscription(KEY)
+    assert record is not None
+    assert record.state is SubscriptionState.ACTIVE
+    assert (await job.told()) == ["watch.started watch.1", "watch.denied watch.2"]
+
+
+async def test_only_news_counts_as_useful(follow: Follow) -> None:
+    job = follow([RUNNING], [[(1, "a")], Temporary("cut")], [[], [], [(1, "a")], Temporary("cut")])
+    for _ in range(3):
+        with pytest.raises(Temporary):
+            await job.run_once()
+    useful_events = 3  # watch.started, job.started or output: whatever was new
+    assert job.useful <= useful_events
+    before = job.useful
+    with pytest.raises(Temporary):
+        await job.run_once()
+    assert job.useful == before
