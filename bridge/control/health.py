@@ -11,7 +11,7 @@ from prometheus_client.exposition import choose_encoder
 
 from bridge.control.answers import Shape, answer, backlog, group_state, tally
 from bridge.control.view import VIEW, View
-from bridge.journal.store import DeliveryState, JournalHealth
+from bridge.journal.store import DeliveryState, JournalHealth, SubscriptionState
 from bridge.supervision.supervisor import SessionState, SessionStatus
 from bridge.telemetry.metrics import Metrics
 
@@ -76,8 +76,11 @@ def refresh(
         return
     metrics.live_bytes.set(health.live_bytes)
     metrics.high_water_bytes.set(health.high_water_bytes)
-    for gauge in (metrics.depth, metrics.oldest, metrics.outstanding):
+    for gauge in (metrics.depth, metrics.oldest, metrics.outstanding, metrics.subscriptions):
         gauge.clear()
+    for source, states in health.subscriptions.items():
+        for wanted in SubscriptionState:
+            metrics.subscriptions.labels(source, wanted.value).set(states.get(wanted, 0))
     for sink, depth in health.depth.items():
         metrics.depth.labels(sink).set(depth)
         metrics.oldest.labels(sink).set(health.oldest_unsettled_ms.get(sink, 0) / 1000)

@@ -59,7 +59,7 @@ def standard(entry: Entry) -> bytes:
     `timestamp` is the provider's time, or the time of journalling where it gave none. `id`, `source`, `subject` and
     `sequence` are the event's own: a receiver joins Kafka and webhooks by `id` and sees gaps by `sequence`.
     """
-    head = {
+    head: dict[str, str | int] = {
         "type": entry.type,
         "timestamp": _clean(entry.time or rfc3339(entry.recorded_ms)),
         "id": _clean(entry.id),

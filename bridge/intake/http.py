@@ -18,6 +18,7 @@ from bridge.intake.provider import Answer, Refusal, Request
 from bridge.wire import USER_AGENT, excerpt
 
 _REFUSAL_BYTES_MAX = 64 << 10
+_UNSENDABLE = (ValueError, aiohttp.NonHttpUrlClientError)
 
 
 @asynccontextmanager
@@ -106,7 +107,7 @@ class SourceHttp:
                 return Answer(response.status, response.headers, body, received_s)
         except (OSError, ValueError, aiohttp.ClientError) as error:
             text = f"{request.method} {request.url}: {type(error).__name__}: {error}"
-            if isinstance(error, ValueError) and not isinstance(error, OSError):  # a refused certificate is both
+            if isinstance(error, _UNSENDABLE) and not isinstance(error, OSError):  # a bad certificate is a ValueError
                 raise Rejected(text, reason="invalid_request") from error
             raise Temporary(text, reason="connect") from error
         finally:

@@ -21,7 +21,9 @@ from bridge.intake.budget import Budget
 from bridge.intake.provider import Answer, Frame, Refusal, Request
 from bridge.wire import USER_AGENT, media_type
 
-__all__ = ["Decoder", "EventStream", "EventStreams", "Frame", "open_client"]
+__all__ = ["Client", "Decoder", "EventStream", "EventStreams", "Frame", "open_client"]
+
+Client = httpx.AsyncClient  # for those who hand it on without knowing httpx
 
 _OVERSIZE_KEPT_BYTES = 4 << 10
 _REFUSAL_BYTES_MAX = 64 << 10
@@ -49,7 +51,7 @@ class Decoder:
         self._excess_bytes = 0  # of the unfinished line, beyond what is held
         self._id = ""
         self._event = ""
-        self._data: list[bytes] = []
+        self._data: bytes | bytearray | None = None  # growing from its second line on
         self._data_bytes = -1  # of the data joined by line feeds; -1 without a data line
 
     def feed(self, chunk: bytes) -> list[Frame]:
@@ -65,8 +67,8 @@ class Decoder:
             if line:
                 self._field(line)
             else:
-                if self._data:
-                    frames.append(self._frame())
+                if self._data is not None:
+                    frames.append(self._frame(bytes(self._data)))
                 self._event = ""
                 self.last_event_id = self._id
         return frames
@@ -110,9 +112,8 @@ class Decoder:
             self._append(value, excess_bytes)
         elif len(line) > self._line_bytes_max:
             return
-        elif name == b"id":
-            if b"\0" not in value:
-                self._id = value.decode("utf-8", "replace")
+        elif name == b"id" and b"\0" not in value:
+            self._id = value.decode("utf-8", "replace")
         elif name == b"event":
             self._event = value.decode("utf-8", "replace")
         elif name == b"retry" and value.isdigit() and len(value) <= _RETRY_DIGITS_MAX:
@@ -121,19 +122,22 @@ class Decoder:
     def _append(self, value: bytes, excess_bytes: int) -> None:
         fitted = self._data_bytes <= self._frame_bytes_max
         self._data_bytes += 1 + len(value) + excess_bytes
-        if fitted:
-            self._data.append(value)
-            if self._data_bytes > self._frame_bytes_max:
-                self._data = [b"\n".join(self._data)[: min(_OVERSIZE_KEPT_BYTES, self._frame_bytes_max)]]
+        if self._data is None:
+            self._data = value
+        elif fitted:
+            if isinstance(self._data, bytes):
+                self._data = bytearray(self._data)
+            self._data += b"\n" + value
+        if fitted and self._data_bytes > self._frame_bytes_max:
+            self._data = bytes(self._data[: min(_OVERSIZE_KEPT_BYTES, self._frame_bytes_max)])
 
-    def _frame(self) -> Frame:
-        data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+    def _frame(self, data: bytes) -> Frame:
         dropped_bytes = self._data_bytes - len(data)
         if not data.isascii():
             # What was cut off may have split a character: an unfinished last one goes, rather than become U+FFFD.
             data = codecs.utf_8_decode(data, "replace", dropped_bytes == 0)[0].encode()
         frame = Frame(self._event or "message", data, self._id, dropped_bytes)
-        self._data.clear()
+        self._data = None
         self._data_bytes = -1
         return frame
 
@@ -172,7 +176,7 @@ class EventStream:
 
 
 @asynccontextmanager
-async def open_client(session: aiohttp.ClientSession) -> AsyncIterator[httpx.AsyncClient]:
+async def open_client(session: aiohttp.ClientSession) -> AsyncIterator[Client]:
     """httpx over the engine of `session`, which stands thousands of streams where httpx's own does not.
 
     No cookies, no redirects, nothing from the environment. Closes `session` with itself.
@@ -192,7 +196,7 @@ class EventStreams:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        client: Client,
         budget: Budget,
         *,
         open_streams: int = 2000,

@@ -193,6 +193,9 @@ class DeliveryJournal(Protocol):
         outcome count as delivered.
         """
 
+    async def settled(self) -> None:
+        """Returns once every registered consumer has settled all that is journalled."""
+
     async def due(self, consumer: str, partition: int, before_ms: int, limit: int) -> Sequence[Outstanding]:
         """Retrying entries whose time has come, the longest due first."""
 
@@ -232,6 +235,8 @@ class JournalHealth:
     """Unsettled entries of each consumer."""
     oldest_unsettled_ms: dict[str, int]
     """Unix milliseconds at which each consumer's oldest unsettled entry was journalled; absent when none is."""
+    subscriptions: dict[str, dict[str, int]]
+    """Subscriptions of each source by state."""
     outstanding: dict[str, dict[str, int]]
     """Entries of each consumer by delivery state, for those passed but not plainly delivered."""
 

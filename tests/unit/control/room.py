@@ -34,6 +34,7 @@ HEALTHY = JournalHealth(
     entries=7,
     depth={"kafka": 3, "hooks": 0},
     oldest_unsettled_ms={"kafka": 1_699_999_990_500},
+    subscriptions={"auvy-prod": {"active": 4}},
     outstanding={"hooks": {"retrying": 2, "dead": 1}},
 )
 

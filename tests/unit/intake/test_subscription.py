@@ -23,12 +23,15 @@ KEY = JobKey("src", "job")
 HANG = object()
 """In a script of frames: stay silent for ever."""
 
+NEVER = 1e6
+"""As an interval between looks: one look when the stream opens, and no second one."""
+
 RUNNING = Reading(status=JobStatus.RUNNING, provider_status="running")
 DONE = Reading(status=JobStatus.COMPLETED, provider_status="done", result="fine")
 
 
 class Clock:
-    """Time that moves only when somebody waits; `advanced` tells who waits for time to pass that it did."""
+    """Time that moves only when somebody waits. A wait of `NEVER` is for ever, so that it moves nobody else's time."""
 
     def __init__(self) -> None:
         self.now_s = 5000.0
@@ -37,6 +40,8 @@ class Clock:
         return self.now_s
 
     async def sleep(self, delay_s: float) -> None:
+        if delay_s >= NEVER:
+            await asyncio.Event().wait()
         self.now_s += delay_s
         for _ in range(20):
             await asyncio.sleep(0)
@@ -167,7 +172,7 @@ async def follow() -> AsyncIterator[Follow]:
 
 
 async def test_a_job_is_followed_to_its_confirmed_end(follow: Follow) -> None:
-    job = follow([RUNNING, DONE], [[(1, "a"), (2, "b")], [(3, "e")]])
+    job = follow([RUNNING, DONE], [[(1, "a"), (2, "b")], [(3, "e")]], status_interval_s=NEVER)
     assert await job.run() == []
     told = await job.told()
     assert [line for line in told if "status" not in line] == [
@@ -189,6 +194,7 @@ async def test_every_kind_of_broken_stream_is_resumed_behind_the_cursor(follow: 
         [[(1, "a"), (2, "b")]],
         [[(3, "c")], Temporary("idle", reason="idle")],
         [[(4, "e")]],
+        status_interval_s=NEVER,
     )
     assert await job.run() == ["cut", "eof", "idle"]
     assert job.provider.asked == [None, "1", "2", "3"]
@@ -200,13 +206,13 @@ async def test_every_kind_of_broken_stream_is_resumed_behind_the_cursor(follow: 
 
 
 async def test_the_stream_may_run_ahead_of_the_status_endpoint(follow: Follow) -> None:
-    job = follow([RUNNING, RUNNING, RUNNING, DONE], [[(1, "e")]])
+    job = follow([RUNNING, RUNNING, RUNNING, DONE], [[(1, "e")]], status_interval_s=NEVER)
     assert await job.run() == []
     assert (await job.told())[-1] == "job.completed 1"
 
 
 async def test_an_end_that_is_never_confirmed_is_not_journalled(follow: Follow) -> None:
-    job = follow([RUNNING], [[(1, "a"), (2, "e")]], confirm_timeout_s=3)
+    job = follow([RUNNING], [[(1, "a"), (2, "e")]], confirm_timeout_s=3, status_interval_s=NEVER)
     with pytest.raises(Temporary) as caught:
         await job.run_once()
     assert caught.value.reason == "unconfirmed"
@@ -277,6 +283,7 @@ async def test_a_refused_cursor_is_a_gap_and_the_stream_is_read_again_without_re
         [[(1, "a"), (2, "b")], Temporary("cut", reason="cut")],
         stale,
         [[(1, "a"), (2, "b"), (3, "e")]],
+        status_interval_s=NEVER,
     )
     assert await job.run() == ["cut", "stale_cursor"]
     assert job.provider.asked == [None, "2", None]

@@ -1,0 +1,214 @@
+"""The composition root: settings in, a running bridge out. The only file that names concrete classes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from structlog.typing import FilteringBoundLogger
+
+from bridge.control.server import application, serve
+from bridge.control.view import View
+from bridge.delivery.dispatcher import LogDispatcher
+from bridge.delivery.lanes import LaneDispatcher
+from bridge.delivery.sink import LogSink
+from bridge.event import JobKey
+from bridge.intake.budget import Budget
+from bridge.intake.discovery import Discovery
+from bridge.intake.http import SourceHttp, open_session
+from bridge.intake.provider import SourceSettings
+from bridge.intake.roster import Roster
+from bridge.intake.source import Source
+from bridge.intake.sse import Client, EventStreams, open_client
+from bridge.intake.subscription import Subscription
+from bridge.intake.subscription import Surroundings as IntakeSurroundings
+from bridge.journal.retention import Retention
+from bridge.journal.store import Journal
+from bridge.journal.stores import open_store
+from bridge.plug import Plug
+from bridge.settings import Settings
+from bridge.supervision.backoff import Backoff
+from bridge.supervision.crew import Crew, Crews
+from bridge.supervision.session import Session
+from bridge.supervision.supervisor import Surroundings
+from bridge.telemetry.metrics import Metrics
+
+Catalogue = Mapping[str, Plug[Any]]
+_DICE = random.random
+
+
+@dataclass(slots=True)
+class Bridge:
+    """A bridge put together, with its sessions aboard and its control server listening."""
+
+    settings: Settings
+    journal: Journal
+    metrics: Metrics
+    log: FilteringBoundLogger
+    intake: Crew
+    delivery: Crew
+    port: int = 0
+    """The port control really listens on."""
+    draining: bool = field(default=False, init=False)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Run until `stopping` is set; then stop listening, let delivery finish what is journalled, and return."""
+        async with asyncio.TaskGroup() as halves:
+            intake = halves.create_task(self.intake.run())
+            halves.create_task(self.delivery.run())
+            await stopping.wait()
+            self.draining = True
+            self.log.info("bridge.draining", drain_timeout_s=self.settings.supervision.drain_timeout_s)
+            self.intake.shut_down()
+            await intake
+            await self._drain()
+            self.delivery.shut_down()
+
+    async def _drain(self) -> None:
+        """Wait until every sink has settled what is journalled, or the deadline passes: the journal keeps the rest."""
+        try:
+            async with asyncio.timeout(self.settings.supervision.drain_timeout_s):
+                await self.journal.settled()
+        except TimeoutError:
+            left = (await self.journal.health()).depth
+            self.log.warning("bridge.drain_deadline", unsettled_entries=left)
+
+
+@asynccontextmanager
+async def assemble(
+    settings: Settings, providers: Catalogue, sinks: Catalogue, log: FilteringBoundLogger
+) -> AsyncIterator[Bridge]:
+    """Open everything in order; on the way out, and when opening fails half-way, close it in reverse.
+
+    Raises `Fatal` with a sentence for the operator when the journal or the port cannot be had.
+    """
+    metrics = Metrics()
+    around = Surroundings(metrics=metrics, log=log, new_backoff=_backoffs(settings), clock=time.time)
+    async with AsyncExitStack() as stack:
+        journal = await stack.enter_async_context(_open_journal(settings))
+        await journal.register(list(settings.sinks))
+        session = await stack.enter_async_context(open_session())
+        client = await stack.enter_async_context(open_client(session))
+        bridge = Bridge(settings, journal, metrics, log, Crew(around), Crew(around))
+        sources = {
+            name: _source(name, options, providers[options.provider], session, client, metrics)
+            for name, options in settings.sources.items()
+        }
+        for member in _intake(sources, journal, bridge):
+            bridge.intake.start(member)
+        for member in _delivery(settings, sinks, journal, bridge):
+            bridge.delivery.start(member)
+        await _follow_configured(settings, journal)
+        app = application(_view(bridge))
+        bridge.port = await stack.enter_async_context(serve(app, settings.control.host, settings.control.port))
+        log.info("bridge.started", control_port=bridge.port, sources=list(sources), sinks=list(settings.sinks))
+        yield bridge
+        log.info("bridge.stopped")
+
+
+def _open_journal(settings: Settings) -> Any:
+    options = settings.journal
+    return open_store(
+        options.url,
+        partitions=options.partitions,
+        high_water_bytes=options.high_water_bytes,
+        synchronous=options.synchronous,
+    )
+
+
+def _backoffs(settings: Settings) -> Callable[[], Backoff]:
+    options = settings.supervision
+    return lambda: Backoff(
+        dice=_DICE, base_s=options.backoff_base_s, cap_s=options.backoff_cap_s, floor_max_s=options.floor_max_s
+    )
+
+
+def _source(
+    name: str,
+    options: SourceSettings,
+    plug: Plug[Any],
+    session: aiohttp.ClientSession,
+    client: Client,
+    metrics: Metrics,
+) -> Source:
+    budget = Budget(options.requests_per_minute)
+    open_streams, last_byte = metrics.open_streams.labels(name), metrics.last_byte.labels(name)
+
+    def on_request(outcome: str) -> None:
+        metrics.requests.labels(name, outcome).inc()
+
+    http = SourceHttp(session, budget, timeout_s=options.request_timeout_s, on_request=on_request)
+    streams = EventStreams(
+        client,
+        budget,
+        open_streams=options.open_streams,
+        idle_timeout_s=options.idle_timeout_s,
+        frame_bytes_max=options.frame_bytes_max,
+        request_timeout_s=options.request_timeout_s,
+        on_open=open_streams.inc,
+        on_bytes=last_byte.set_to_current_time,
+        on_request=on_request,
+    )
+    return Source(name, plug.kind, plug.build(options, http), streams, options)
+
+
+def _intake(sources: Mapping[str, Source], journal: Journal, bridge: Bridge) -> list[Session]:
+    around = IntakeSurroundings(journal, bridge.metrics)
+
+    def follow(key: JobKey) -> None:
+        source = sources.get(key.source)
+        if source is not None:  # a source that left the configuration: its jobs stay in the journal
+            bridge.intake.start(Subscription(key, source, around))
+
+    listing = [
+        Discovery(source, source.settings.discover, journal)
+        for source in sources.values()
+        if source.settings.discover is not None
+    ]
+    return [Roster(journal, follow, bridge.intake.stop), *listing]
+
+
+def _delivery(settings: Settings, plugs: Catalogue, journal: Journal, bridge: Bridge) -> list[Session]:
+    retention = Retention(
+        journal,
+        retention_s=settings.journal.retention_s,
+        interval_s=settings.journal.prune_interval_s,
+        clock=time.time,
+    )
+    members: list[Session] = [retention]
+    for name, options in settings.sinks.items():
+        sink = plugs[options.kind].build(name, options)
+        dispatcher: Any = LogDispatcher if isinstance(sink, LogSink) else LaneDispatcher
+        members += [
+            dispatcher(name, partition, sink, journal=journal, metrics=bridge.metrics, log=bridge.log)
+            for partition in range(journal.partitions)
+        ]
+    return members
+
+
+async def _follow_configured(settings: Settings, journal: Journal) -> None:
+    keys = [JobKey(name, job_id) for name, options in settings.sources.items() for job_id in options.jobs]
+    if keys:
+        await journal.follow(keys, "config")
+
+
+def _view(bridge: Bridge) -> View:
+    settings = bridge.settings
+    token = settings.control.token
+    return View(
+        journal=bridge.journal,
+        crew=Crews(bridge.intake, bridge.delivery),
+        sources={name: options.provider for name, options in settings.sources.items()},
+        sinks={name: options.kind for name, options in settings.sinks.items()},
+        metrics=bridge.metrics,
+        draining=lambda: bridge.draining,
+        log=bridge.log,
+        token=token.get_secret_value() if token else None,
+        ready_needs_sinks=settings.control.ready_needs_sinks,
+    )

@@ -1,0 +1,45 @@
+"""Removes what everybody has settled and nobody needs any more: in small steps, so that no writer waits long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from bridge.errors import BridgeError
+from bridge.journal.store import Journal
+
+_STEP = 1000
+
+
+class Retention:
+    """The session that prunes the journal at an interval."""
+
+    name = "retention"
+    group = "journal"
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        retention_s: float,
+        interval_s: float,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._journal = journal
+        self._retention_s = retention_s
+        self._interval_s = interval_s
+        self._clock = clock
+        self._sleep = sleep
+
+    async def run(self, useful: Callable[[], None]) -> None:
+        """Prune for ever."""
+        while True:
+            before_ms = int((self._clock() - self._retention_s) * 1000)
+            while await self._journal.prune(before_ms, _STEP) == _STEP:
+                await self._sleep(0)
+            useful()
+            await self._sleep(self._interval_s)
+
+    async def park(self, error: BridgeError) -> None:
+        """Nothing to note."""

@@ -1,0 +1,299 @@
+"""Every change the journal's tables can undergo, many of a kind at a time.
+
+Each is called inside a transaction that the caller opens, and rolls back when one raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from sqlite3 import Connection
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from bridge.errors import Fatal
+from bridge.event import JobEvent, JobKey
+from bridge.journal.store import Checkpoint, Outcome, SubscriptionRecord, SubscriptionState
+from bridge.journal.stores.sqlite import reads
+from bridge.journal.stores.sqlite.bulk import look_up, write
+
+# -- append -----------------------------------------------------------------------------------------------------------
+
+_KNOWN = """
+SELECT json_group_array(json_array(subscription, id))
+  FROM (VALUES :rows) CROSS JOIN entry ON subscription = column1 AND id = column2
+"""
+_SEQUENCES = "SELECT json_group_array(json_array(id, sequence)) FROM subscription WHERE id IN (VALUES :rows)"
+_ENDS = "SELECT json_group_array(json_array(number, last_position)) FROM partition WHERE number IN (VALUES :rows)"
+_APPEND = "INSERT INTO entry VALUES :rows"
+_MOVE_END = """
+UPDATE partition SET entries = entries + column2 - last_position, last_position = column2
+  FROM (VALUES :rows) WHERE number = column1
+"""
+_CHECKPOINT = """
+UPDATE subscription SET sequence = column2, cursor = column3, memory = column4, updated_ms = column5
+  FROM (VALUES :rows) WHERE id = column1
+"""
+_ENDED = """
+UPDATE subscription SET state = 'ended', reason = NULL, revision = (SELECT max(revision) + 1 FROM subscription)
+ WHERE id = ? AND state NOT IN ('ended', 'removed')
+"""
+
+
+class Append(NamedTuple):
+    """The events of one subscription, and what moves with them."""
+
+    subscription: SubscriptionRecord
+    events: Sequence[JobEvent]
+    checkpoint: Checkpoint
+
+
+def append(connection: Connection, now_ms: int, appends: Sequence[Append]) -> list[int]:
+    """How many events of each were new. Raises KeyError for a subscription that was never followed."""
+    offered = [(subscription.id, event.id) for subscription, events, _ in appends for event in events]
+    known = {(subscription, event) for subscription, event in look_up(connection, _KNOWN, offered)}
+    sequences: dict[int, int] = dict(look_up(connection, _SEQUENCES, _singles(a.subscription.id for a in appends)))
+    ends: dict[int, int] = dict(look_up(connection, _ENDS, _singles(a.subscription.partition for a in appends)))
+    checkpoints: dict[int, tuple[Any, ...]] = {}
+    rows: list[tuple[Any, ...]] = []
+    counts: list[int] = []
+    for subscription, events, checkpoint in appends:
+        number, partition, before = subscription.id, subscription.partition, len(rows)
+        sequence, end = sequences[number], ends[partition]
+        for event in events:
+            if (mark := (number, event.id)) in known:
+                continue
+            known.add(mark)
+            sequence += 1
+            end += 1
+            rows.append(
+                (
+                    *(partition, end, number, sequence, now_ms),
+                    *(event.id, event.source, event.subject, event.type.value, event.time, event.traceparent),
+                    event.data,
+                )
+            )
+        sequences[number], ends[partition] = sequence, end
+        checkpoints[number] = (number, sequence, checkpoint.cursor, checkpoint.memory, now_ms)
+        counts.append(len(rows) - before)
+    write(connection, _APPEND, rows)
+    write(connection, _MOVE_END, list(ends.items()))
+    write(connection, _CHECKPOINT, list(checkpoints.values()))
+    for subscription, _, checkpoint in appends:
+        if checkpoint.ended:
+            connection.execute(_ENDED, (subscription.id,))
+    return counts
+
+
+# -- subscriptions ----------------------------------------------------------------------------------------------------
+
+_FOLLOW = """
+INSERT INTO subscription (source, job_id, partition, state, origin, created_ms, updated_ms, revision) VALUES :rows
+"""
+_REVIVE = """
+UPDATE subscription SET state = 'active', reason = NULL, origin = :origin, updated_ms = :now_ms,
+       revision = (SELECT max(revision) + 1 FROM subscription)
+ WHERE id = :id
+"""
+_STEER = """
+UPDATE subscription SET state = :state, reason = :reason, updated_ms = :now_ms,
+       revision = (SELECT max(revision) + 1 FROM subscription)
+ WHERE source = :source AND job_id = :job_id AND (state IS NOT :state OR reason IS NOT :reason)
+   AND (state NOT IN ('ended', 'removed') OR state = 'ended' AND :state = 'removed')
+"""
+
+
+class Follow(NamedTuple):
+    """The jobs that somebody wants followed."""
+
+    keys: Sequence[JobKey]
+    origin: str
+    partitions: int
+
+
+class Steer(NamedTuple):
+    """What is meant to become of one subscription."""
+
+    key: JobKey
+    state: SubscriptionState
+    reason: str | None
+
+
+def follow(
+    connection: Connection, now_ms: int, follows: Sequence[Follow]
+) -> list[list[tuple[SubscriptionRecord, bool]]]:
+    """The record of each job, and whether it is new."""
+    return [_follow(connection, now_ms, *one) for one in follows]
+
+
+def _follow(
+    connection: Connection, now_ms: int, keys: Sequence[JobKey], origin: str, partitions: int
+) -> list[tuple[SubscriptionRecord, bool]]:
+    known = reads.by_key(connection, keys)
+    new = dict.fromkeys(key for key in keys if key not in known)
+    revision = reads.tide(connection).revision
+    write(
+        connection,
+        _FOLLOW,
+        [
+            (*key, crc32(str(key).encode()) % partitions, "active", origin, now_ms, now_ms, revision + nth)
+            for nth, key in enumerate(new, start=1)
+        ],
+    )
+    if origin == "api":
+        for record in known.values():
+            if record.state is SubscriptionState.REMOVED:
+                connection.execute(_REVIVE, {"id": record.id, "origin": origin, "now_ms": now_ms})
+    records = reads.by_key(connection, keys)
+    first_named = {key: nth for nth, key in reversed(list(enumerate(keys)))}
+    return [(records[key], key in new and first_named[key] == nth) for nth, key in enumerate(keys)]
+
+
+def steer(connection: Connection, now_ms: int, steers: Sequence[Steer]) -> list[SubscriptionRecord | None]:
+    """The records as they are afterwards. `removed` is final here, and `ended` gives way to nothing else."""
+    for key, state, reason in steers:
+        bounds = {"source": key.source, "job_id": key.job_id, "state": state.value, "reason": reason, "now_ms": now_ms}
+        connection.execute(_STEER, bounds)
+    records = reads.by_key(connection, [key for key, _, _ in steers])
+    return [records.get(key) for key, _, _ in steers]
+
+
+# -- consumers --------------------------------------------------------------------------------------------------------
+
+_REGISTER = """
+INSERT INTO consumer (name, partition, begun, settled)
+SELECT column1, number, last_position, last_position FROM (VALUES :rows) CROSS JOIN partition WHERE true
+ON CONFLICT (name, partition) DO UPDATE SET registered = 1
+"""
+_END = """
+SELECT last_position FROM consumer JOIN partition ON number = partition
+ WHERE name = ? AND number = ? AND registered
+"""
+_SETTLE = "UPDATE consumer SET settled = max(settled, ?) WHERE name = ? AND partition = ?"
+_OUTCOME = "INSERT OR REPLACE INTO delivery VALUES :rows"
+_SWEEP_AGAIN = "UPDATE partition SET swept = :below WHERE number = :partition AND swept > :below"
+
+
+class Settle(NamedTuple):
+    """A consumer's move, and the evidence."""
+
+    consumer: str
+    partition: int
+    upto: int
+    outcomes: Sequence[Outcome]
+
+
+def register(connection: Connection, _now_ms: int, registrations: Sequence[Sequence[str]]) -> list[None]:
+    """The last of them stands. What a consumer that left held back is looked at again by the next prune."""
+    for consumers in registrations:
+        connection.execute("UPDATE consumer SET registered = 0")
+        write(connection, _REGISTER, [(name,) for name in dict.fromkeys(consumers)])
+        connection.execute("UPDATE partition SET swept = 0")
+    return [None] * len(registrations)
+
+
+def settle(connection: Connection, _now_ms: int, settles: Sequence[Settle]) -> list[None]:
+    """Raises KeyError for a consumer that is not registered, `Fatal` for one that is ahead of the journal."""
+    for one in settles:
+        _settle(connection, *one)
+    return [None] * len(settles)
+
+
+def _settle(connection: Connection, consumer: str, partition: int, upto: int, outcomes: Sequence[Outcome]) -> None:
+    row = connection.execute(_END, (consumer, partition)).fetchone()
+    if row is None:
+        raise KeyError(consumer)
+    if upto > (end := row[0]):
+        raise Fatal(
+            f"{consumer} has settled position {upto} of partition {partition}, and the journal ends at {end}:"
+            " this is not the journal it consumed",
+            reason="journal",
+        )
+    connection.execute(_SETTLE, (upto, consumer, partition))
+    if outcomes:
+        write(
+            connection,
+            _OUTCOME,
+            [
+                (partition, position, consumer, subscription, state.value, *rest)
+                for position, subscription, state, *rest in outcomes
+            ],
+        )
+        below = min(outcome.position for outcome in outcomes) - 1
+        connection.execute(_SWEEP_AGAIN, {"below": below, "partition": partition})
+
+
+# -- retention --------------------------------------------------------------------------------------------------------
+
+_PARTITIONS = """
+SELECT number, swept, coalesce(
+       (SELECT min(settled) FROM consumer WHERE partition = number AND registered), last_position)
+  FROM partition ORDER BY number
+"""
+_KEPT = """
+EXISTS (SELECT 1 FROM delivery
+         WHERE delivery.partition = entry.partition AND delivery.position = entry.position
+           AND state IN ('retrying', 'held', 'dead')
+           AND EXISTS (SELECT 1 FROM consumer WHERE name = delivery.consumer AND registered))
+"""
+_REACH = """
+SELECT max(position) FROM (
+       SELECT position, sum(young) OVER rising AS young, sum(NOT kept) OVER rising AS prunable FROM (
+              SELECT position, recorded_ms >= :before_ms AS young, :kept AS kept FROM entry
+               WHERE partition = :partition AND position > :swept AND position <= :settled
+               ORDER BY position LIMIT :limit)
+       WINDOW rising AS (ORDER BY position))
+ WHERE young = 0 AND prunable <= :room
+""".replace(":kept", _KEPT)
+_PRUNE = """
+DELETE FROM entry WHERE partition = :partition AND position > :swept AND position <= :reach AND NOT :kept
+""".replace(":kept", _KEPT)
+_PRUNE_DELIVERIES = """
+DELETE FROM delivery WHERE partition = :partition AND position > :swept AND position <= :reach AND NOT EXISTS (
+       SELECT 1 FROM entry WHERE entry.partition = delivery.partition AND entry.position = delivery.position)
+"""
+_SWEPT = "UPDATE partition SET swept = :reach, entries = entries - :pruned WHERE number = :partition"
+
+
+class Prune(NamedTuple):
+    """What may go: journalled before then, and at most so many."""
+
+    before_ms: int
+    limit: int
+
+
+def prune(connection: Connection, _now_ms: int, prunes: Sequence[Prune]) -> list[int]:
+    """How many entries went for each."""
+    return [_prune(connection, *one) for one in prunes]
+
+
+def _prune(connection: Connection, before_ms: int, limit: int) -> int:
+    """Looks at `limit` entries at a time. Each is passed over once: `swept` remembers how far the look went."""
+    room = limit
+    for partition, swept, settled in connection.execute(_PARTITIONS).fetchall():
+        bounds = {"partition": partition, "before_ms": before_ms, "swept": swept, "settled": settled, "limit": limit}
+        while room:
+            (reach,) = connection.execute(_REACH, {**bounds, "room": room}).fetchone()
+            if reach is None:
+                break
+            bounds["reach"] = reach
+            pruned = connection.execute(_PRUNE, bounds).rowcount
+            connection.execute(_PRUNE_DELIVERIES, bounds)
+            connection.execute(_SWEPT, {**bounds, "pruned": pruned})
+            bounds["swept"] = reach
+            room -= pruned
+    return limit - room
+
+
+# -- whether a write is possible at all -------------------------------------------------------------------------------
+
+_PROBE = "INSERT OR REPLACE INTO probe (id, filler) VALUES (1, zeroblob(1048576))"
+
+
+def probe(connection: Connection, _now_ms: int, probes: Sequence[None]) -> list[None]:
+    """Write what a burst of events would take: a disk that is all but full still has room for a page."""
+    connection.execute(_PROBE)
+    return [None] * len(probes)
+
+
+def _singles(values: Iterable[int]) -> list[tuple[int]]:
+    return [(value,) for value in set(values)]
