@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint lock bench chaos clean
+.PHONY: setup demo test lint lock docs clean
 setup: .venv/.ready
 
 .venv/.ready: requirements.txt pyproject.toml
@@ -30,6 +30,10 @@ lock: setup  ## write requirements.txt anew from pyproject.toml
 	@$(BIN)/python -m pip install -q uv
 	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --all-extras --group dev \
 		--custom-compile-command 'make lock' -o requirements.txt pyproject.toml
+
+docs: setup  ## write the generated parts of README.md and config/schema.json anew
+	@$(BIN)/jobbridge schema config > config/schema.json
+	@$(BIN)/python tests/generated.py README.md
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

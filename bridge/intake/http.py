@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -58,6 +59,11 @@ class SourceHttp:
         self._answer_bytes_max = answer_bytes_max
         self._clock = clock
         self._on_request = on_request
+
+    async def exchange(self, request: Request) -> Answer:
+        """Whatever the answer is, its body cut to the limit. Raises `Temporary` (`connect`) without a whole answer."""
+        answer = await self._ask(request)
+        return replace(answer, body=answer.body[: self._answer_bytes_max])
 
     async def json(self, request: Request, refusal: Refusal) -> Any:
         """The decoded JSON body of a 2xx answer; an empty body, where nothing was to be fetched, is `{}`.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Annotated, Any, NamedTuple, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -57,10 +58,12 @@ class Answer:
 class Reading:
     """What a provider read in one frame, or in one answer of the status endpoint, in canonical words.
 
-    A field left None says nothing about its subject. Two sorts:
+    A field left None says nothing about its subject. Three sorts:
 
     * `key` set: something that happened, at the provider's own position `key`. It becomes one event.
-    * `key` None: the state as of now. It becomes an event only where it differs from what is known.
+    * `key` None: the state as of now. It becomes an event only where it differs from what is known, or where its
+      `fingerprint` differs from the last one.
+    * `reopen` set: no event; the server will close the stream for its own reasons and wants it opened again.
     """
 
     type: EventType | None = None
@@ -81,6 +84,11 @@ class Reading:
     error: Json | None = None
     payload: bytes | None = None
     """The provider's own JSON, as it came."""
+    fingerprint: str | None = None
+    """Of a state: short and the same for the same state, so that repeats after a reconnect are known as such."""
+    hole: bool = False
+    """Positions are missing in front of this one: no loss by itself, but worth asking `backfill` first."""
+    reopen: bool = False
 
 
 Refusal = Callable[[Answer], BridgeError]
@@ -95,6 +103,9 @@ class Http(Protocol):
 
         Raises what `refusal` makes of any other answer, `Temporary` when there was none or it was not JSON.
         """
+
+    async def exchange(self, request: Request) -> Answer:
+        """Whatever the answer is, for somebody else to judge. Raises `Temporary` when there was none."""
 
 
 class OpenStream(Protocol):
@@ -114,13 +125,29 @@ class OpenStream(Protocol):
 class Streams(Protocol):
     """Opens event streams, under the source's budget of requests and of open streams."""
 
+    @property
+    def full(self) -> bool:
+        """Whether as many streams are open as may be, so that another one would have to wait."""
+
     def open(self, request: Request, refusal: Refusal) -> AbstractAsyncContextManager[OpenStream]:
         """Raises on entering: what `refusal` makes of a status of 400 or more, `Temporary` without an answer,
         `Rejected` (reason `no_stream`) on 204, a redirect, or a body that is no event stream."""
 
 
+class Action(StrEnum):
+    """What may be asked of a job through us."""
+
+    INPUT = "input"
+    CANCEL = "cancel"
+    RESUME = "resume"
+
+
 class Provider(Protocol):
-    """One job API. Everything but `status`, `backfill` and `jobs` is pure."""
+    """One job API. `stream`, `read` and `refusal` are pure. A plug names this class as its parent and so takes over
+    what is written here for whatever its API does not have."""
+
+    tells_beside: bool = False
+    """Whether `backfill` tells what the stream never shows, so that it is asked at every look and before the end."""
 
     def stream(self, job_id: str, cursor: Cursor | None) -> Request | None:
         """How to open the job's stream behind `cursor`; None where this API can only be polled."""
@@ -137,14 +164,37 @@ class Provider(Protocol):
         Raises `Rejected` with the reason `no_status` where this API, or this credential, has no such endpoint.
         """
 
-    def backfill(self, job_id: str, cursor: Cursor | None) -> AsyncGenerator[Sequence[Reading], None]:
-        """What happened behind `cursor` while nobody listened; nothing where the stream itself replays."""
+    async def backfill(self, job_id: str, cursor: Cursor | None) -> AsyncGenerator[Sequence[Reading], None]:
+        """What happened behind `cursor`, oldest first; nothing where the stream itself replays.
 
-    def jobs(self) -> AsyncGenerator[Sequence[str], None]:
+        Asked once a stream is open, so that nothing falls between the two. Readings that repeat cost nothing: their
+        events are dropped by id.
+        """
+        nothing: tuple[Sequence[Reading], ...] = ()
+        for readings in nothing:
+            yield readings
+
+    async def jobs(self) -> AsyncGenerator[Sequence[str], None]:
         """Ids of the jobs that the API lists, page by page, until a page brings nothing new."""
+        nothing: tuple[Sequence[str], ...] = ()
+        for job_ids in nothing:
+            yield job_ids
 
     def refusal(self, answer: Answer) -> BridgeError:
         """This API's error table for streams. The reason `stale_cursor` makes the loop start without its cursor."""
+        return common_refusal(answer)
+
+    async def renew(self) -> bool:
+        """After a 401: try for a fresh credential; True when there is one now. Called by one job at a time."""
+        return False
+
+    async def act(self, job_id: str, action: Action, body: Json) -> Answer:
+        """Pass on a person's wish to the API's own route, with the source's credential, and return its answer.
+
+        Raises `Rejected`: `unsupported` where the API has no such route, `invalid` with a sentence about the body
+        where that can be told beforehand; `Temporary` when there was no answer.
+        """
+        raise Rejected(f"this API has no route for {action}", reason="unsupported")
 
 
 class Discover(BaseModel):

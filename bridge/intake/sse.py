@@ -224,6 +224,11 @@ class EventStreams:
         self._on_bytes = on_bytes
         self._on_request = on_request
 
+    @property
+    def full(self) -> bool:
+        """Whether another stream would have to wait for a place."""
+        return self._places.locked()
+
     @asynccontextmanager
     async def open(self, request: Request, refusal: Refusal) -> AsyncIterator[EventStream]:
         """Waits for a free place and for the budget, then opens.

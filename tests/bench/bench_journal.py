@@ -10,6 +10,7 @@ import asyncio
 import sys
 import tempfile
 import time
+from itertools import chain
 from pathlib import Path
 
 from bridge.event import Cursor, EventType, JobEvent, JobKey
@@ -38,7 +39,7 @@ async def feed(journal: SqliteJournal, subscription: SubscriptionRecord) -> list
 async def bench_append(journal: SqliteJournal) -> None:
     jobs = await journal.follow([JobKey("auvy-prod", f"job-{n:06d}") for n in range(JOBS)], "config")
     start, start_cpu = time.perf_counter(), time.process_time()
-    waits_s = sorted(sum(await asyncio.gather(*(feed(journal, job) for job, _ in jobs)), []))
+    waits_s = sorted(chain.from_iterable(await asyncio.gather(*(feed(journal, job) for job, _ in jobs))))
     took_s, cpu_s = time.perf_counter() - start, time.process_time() - start_cpu
     p50, p99 = (waits_s[int(len(waits_s) * share)] * 1000 for share in (0.5, 0.99))
     print(

@@ -148,6 +148,10 @@ async def test_the_reference_library_verifies_what_arrives(receiver: Receiver) -
     assert got.verified() == {
         "type": "job.output",
         "timestamp": "2025-11-24T16:00:00Z",
+        "id": ENTRY.id,
+        "source": ENTRY.source,
+        "subject": ENTRY.subject,
+        "sequence": ENTRY.sequence,
         "data": {"job": {"id": "job-1"}, "piece": "Grüße"},
     }
     assert got.headers["Content-Type"] == "application/json"

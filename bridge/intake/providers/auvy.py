@@ -17,7 +17,7 @@ from pydantic import AnyHttpUrl, Field
 
 from bridge.errors import BridgeError, Rejected, Temporary
 from bridge.event import Cursor, EventType, JobStatus
-from bridge.intake.provider import Answer, Frame, Http, Reading, Request, SourceSettings, common_refusal
+from bridge.intake.provider import Answer, Frame, Http, Provider, Reading, Request, SourceSettings, common_refusal
 from bridge.plug import Plug
 from bridge.secret import Secret
 from bridge.wire import excerpt
@@ -67,7 +67,7 @@ class AuvySettings(SourceSettings):
     )
 
 
-class Auvy:
+class Auvy(Provider):
     """The AUVY plug."""
 
     def __init__(self, settings: AuvySettings, http: Http) -> None:
@@ -127,12 +127,6 @@ class Auvy:
             error=None if reason is None else {"message": str(reason)},
             payload=orjson.dumps(body),
         )
-
-    async def backfill(self, job_id: str, cursor: Cursor | None) -> AsyncGenerator[Sequence[Reading], None]:  # noqa: ARG002
-        """Nothing: the stream itself replays from `after`."""
-        nothing: tuple[Sequence[Reading], ...] = ()
-        for page in nothing:
-            yield page
 
     async def jobs(self) -> AsyncGenerator[Sequence[str], None]:
         statuses: Sequence[str | None] = self._settings.discover_statuses or [None]

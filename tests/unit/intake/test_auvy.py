@@ -29,6 +29,10 @@ class CannedHttp:
             raise refusal(answer)
         return answer
 
+    async def exchange(self, request: Request) -> Answer:
+        self.requests.append(request)
+        return Answer(200, {}, orjson.dumps(self._answer(request)), 0.0)
+
 
 def auvy(answer: Callable[[Request], Any] = lambda request: {}, **settings: Any) -> tuple[Auvy, CannedHttp]:
     http = CannedHttp(answer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from bridge.errors import BridgeError, Fatal, Rejected, Temporary
 from bridge.event import Cursor, EventType, JobKey, JobStatus
-from bridge.intake.provider import Answer, Frame, Reading, Refusal, Request, SourceSettings, common_refusal
+from bridge.intake.provider import Frame, Provider, Reading, Refusal, Request, SourceSettings
 from bridge.intake.source import Source
 from bridge.intake.subscription import Subscription, Surroundings
 from bridge.journal.store import Entry, Journal, SubscriptionState
@@ -47,7 +47,7 @@ class Clock:
             await asyncio.sleep(0)
 
 
-class Numbers:
+class Numbers(Provider):
     """A provider whose frames are numbered texts: `e` is the end, anything else output."""
 
     def __init__(self, looks: Sequence[Reading | BridgeError], *, polled: bool = False) -> None:
@@ -72,17 +72,6 @@ class Numbers:
             raise look
         return look
 
-    async def backfill(self, job_id: str, cursor: Cursor | None) -> AsyncGenerator[Sequence[Reading], None]:
-        nothing: list[Sequence[Reading]] = []
-        for page in nothing:
-            yield page
-
-    async def jobs(self) -> AsyncGenerator[Sequence[str], None]:
-        yield ["job"]
-
-    def refusal(self, answer: Answer) -> BridgeError:
-        return common_refusal(answer)
-
 
 class ScriptedStream:
     retry_s: float | None = None
@@ -101,6 +90,8 @@ class ScriptedStream:
 
 class ScriptedStreams:
     """One script per connection; the last one serves all later ones."""
+
+    full = False
 
     def __init__(self, *scripts: Sequence[Any] | BridgeError) -> None:
         self._scripts = list(scripts)
