@@ -31,9 +31,8 @@ lock: setup  ## write requirements.txt anew from pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --all-extras --group dev \
 		--custom-compile-command 'make lock' -o requirements.txt pyproject.toml
 
-docs: setup  ## write the generated parts of README.md and config/schema.json anew
-	@$(BIN)/jobbridge schema config > config/schema.json
-	@$(BIN)/python tests/generated.py README.md
+docs: setup  ## write anew what is generated: tables in README.md, config/schema.json, bridge/schemas
+	@$(BIN)/python tests/generated.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

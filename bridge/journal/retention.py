@@ -9,6 +9,7 @@ from bridge.errors import BridgeError
 from bridge.journal.store import Journal
 
 _STEP = 1000
+_CROWDED = 0.8
 
 
 class Retention:
@@ -35,11 +36,17 @@ class Retention:
     async def run(self, useful: Callable[[], None]) -> None:
         """Prune for ever."""
         while True:
-            before_ms = int((self._clock() - self._retention_s) * 1000)
+            retention_s = 0.0 if await self._crowded() else self._retention_s
+            before_ms = int((self._clock() - retention_s) * 1000)
             while await self._journal.prune(before_ms, _STEP) == _STEP:
                 await self._sleep(0)
             useful()
             await self._sleep(self._interval_s)
+
+    async def _crowded(self) -> bool:
+        """Near the high-water mark what is settled goes at once: keeping it longer would stop intake."""
+        health = await self._journal.health()
+        return health.live_bytes > _CROWDED * health.high_water_bytes
 
     async def park(self, error: BridgeError) -> None:
         """Nothing to note."""

@@ -169,6 +169,7 @@ async def test_a_write_error_is_temporary_for_all_and_nothing_of_it_happened(tmp
     async with one_job(tmp_path / "journal.db") as (journal, job):
         await journal.register(["kafka"])
         await append(journal, job, 0, 3)
+        waiting = asyncio.create_task(journal.pending(0, 3, limit=10))
         with file_size_limit(64 * 1024):
             failed = await asyncio.gather(
                 append(journal, job, 3, 50),
@@ -185,8 +186,10 @@ async def test_a_write_error_is_temporary_for_all_and_nothing_of_it_happened(tmp
             assert (health.writable, health.entries, health.depth) == (False, 3, {"kafka": 3})
             assert "the journal cannot be used now" in health.detail
             assert len(await journal.pending(0, 0, limit=10)) == 3
+            assert not waiting.done()
         assert (await journal.health()).writable
         assert await append(journal, job, 0, 6) == 3
+        assert [e.position for e in await waiting] == [4, 5, 6]
         assert [e.position for e in await journal.pending(0, 0, limit=10)] == [1, 2, 3, 4, 5, 6]
 
 

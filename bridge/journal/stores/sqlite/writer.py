@@ -98,7 +98,7 @@ class Writer:
         """
         try:
             with self._turn, self._connection:
-                results = self._transaction(requests)
+                results, level = self._transaction(requests)
         except sqlite3.Error as error:
             trouble = translated(error)
             if trouble is not None:
@@ -108,13 +108,13 @@ class Writer:
         except Exception as error:  # noqa: BLE001  it is handed to the caller whose request it is
             fault = error
         else:
-            self.trouble = None
+            self.trouble, self._level = None, level
             return results
         if len(requests) == 1:
             return [fault]
         return [result for request in requests for result in self._transact([request])]
 
-    def _transaction(self, requests: Sequence[_Request]) -> list[Any]:
+    def _transaction(self, requests: Sequence[_Request]) -> tuple[list[Any], Tide]:
         """Requests of a kind are written together, in the order in which they came."""
         kinds: dict[Write[Any, Any], list[int]] = {}
         for index, request in enumerate(requests):
@@ -126,8 +126,7 @@ class Writer:
             written = write(self._connection, now_ms, [requests[index].argument for index in indices])
             for index, result in zip(indices, written, strict=True):
                 results[index] = result
-        self._level = tide(self._connection)
-        return results
+        return results, tide(self._connection)
 
     def _hand_back(self, requests: Sequence[_Request], results: Sequence[Any], level: Tide) -> None:
         self._risen(level)
