@@ -18,18 +18,19 @@ from bridge.control.view import View
 from bridge.delivery.dispatcher import LogDispatcher
 from bridge.delivery.lanes import LaneDispatcher
 from bridge.delivery.sink import LogSink
-from bridge.event import JobKey
+from bridge.event import JobKey, Json
 from bridge.intake.budget import Budget
 from bridge.intake.discovery import Discovery
+from bridge.intake.errand import pass_on
 from bridge.intake.http import SourceHttp, open_session
-from bridge.intake.provider import SourceSettings
+from bridge.intake.provider import Action, Answer, SourceSettings
 from bridge.intake.roster import Roster
 from bridge.intake.source import Source
 from bridge.intake.sse import Client, EventStreams, open_client
 from bridge.intake.subscription import Subscription
 from bridge.intake.subscription import Surroundings as IntakeSurroundings
 from bridge.journal.retention import Retention
-from bridge.journal.store import Journal
+from bridge.journal.store import Journal, SubscriptionRecord
 from bridge.journal.stores import open_store
 from bridge.plug import Plug
 from bridge.settings import Settings
@@ -74,6 +75,8 @@ class Bridge:
         """Wait until every sink has settled what is journalled, or the deadline passes: the journal keeps the rest."""
         try:
             async with asyncio.timeout(self.settings.supervision.drain_timeout_s):
+                # Behind what the cancelled sessions had handed to the journal already: that is journalled all the same.
+                await self.journal.register(list(self.settings.sinks))
                 await self.journal.settled()
         except TimeoutError:
             left = (await self.journal.health()).depth
@@ -105,7 +108,7 @@ async def assemble(
         for member in _delivery(settings, sinks, journal, bridge):
             bridge.delivery.start(member)
         await _follow_configured(settings, journal)
-        app = application(_view(bridge))
+        app = application(_view(bridge, sources))
         bridge.port = await stack.enter_async_context(serve(app, settings.control.host, settings.control.port))
         log.info("bridge.started", control_port=bridge.port, sources=list(sources), sinks=list(settings.sinks))
         yield bridge
@@ -198,8 +201,12 @@ async def _follow_configured(settings: Settings, journal: Journal) -> None:
         await journal.follow(keys, "config")
 
 
-def _view(bridge: Bridge) -> View:
+def _view(bridge: Bridge, sources: Mapping[str, Source]) -> View:
     settings = bridge.settings
+
+    async def act(record: SubscriptionRecord, action: Action, body: Json) -> Answer:
+        return await pass_on(sources[record.key.source], record, action, body, bridge.journal)
+
     token = settings.control.token
     return View(
         journal=bridge.journal,
@@ -209,6 +216,7 @@ def _view(bridge: Bridge) -> View:
         metrics=bridge.metrics,
         draining=lambda: bridge.draining,
         log=bridge.log,
+        act=act,
         token=token.get_secret_value() if token else None,
         ready_needs_sinks=settings.control.ready_needs_sinks,
     )

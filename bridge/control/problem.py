@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from bridge.control.view import VIEW
 from bridge.errors import Temporary
+from bridge.wire import media_type
 
 BODY_BYTES_MAX = 64 << 10
 ERRORS_MAX = 16
@@ -68,6 +69,16 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         log = request.config_dict[VIEW].log
         log.exception("control.bug", method=request.method, route=_route(request), error=type(error).__name__)
         return Problem(500, "an error nobody foresaw; the log of the bridge has it").response()
+
+
+async def read_json(request: web.Request) -> bytes:
+    """The body of a request that says it is JSON."""
+    if media_type(request.headers.get("Content-Type", "")) != "application/json":
+        raise Problem(415, "send the body as Content-Type: application/json")
+    try:
+        return await request.read()
+    except (web.RequestPayloadError, ConnectionError) as error:
+        raise Problem(400, "the body did not arrive as its headers say") from error
 
 
 def unavailable(detail: str, after_s: float | None = None) -> Problem:

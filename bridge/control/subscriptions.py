@@ -14,11 +14,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from bridge.control import answers
 from bridge.control.answers import Shape, answer
-from bridge.control.problem import Problem, invalid_body, invalid_query
+from bridge.control.problem import Problem, invalid_body, invalid_query, read_json
 from bridge.control.view import VIEW
 from bridge.event import JobKey, addressable
 from bridge.journal.store import SubscriptionRecord, SubscriptionState
-from bridge.wire import media_type
 
 
 def _digits(value: str) -> str:
@@ -80,7 +79,7 @@ async def follow(request: web.Request) -> web.Response:
 
 async def look(request: web.Request) -> web.Response:
     """One subscription."""
-    return answer(_shown(request, await _found(request)))
+    return answer(_shown(request, await found(request)))
 
 
 async def pause(request: web.Request) -> web.Response:
@@ -117,7 +116,7 @@ ROUTES = (
 
 async def _steer(request: web.Request, state: SubscriptionState) -> web.Response:
     view = request.config_dict[VIEW]
-    record = await _found(request)
+    record = await found(request)
     if record.state is not state:
         record = _still_there(await view.journal.steer(record.key, state))
         view.log.info("control.steer", source=record.key.source, job_id=record.key.job_id, state=record.state.value)
@@ -126,7 +125,8 @@ async def _steer(request: web.Request, state: SubscriptionState) -> web.Response
     return answer(_shown(request, record))
 
 
-async def _found(request: web.Request) -> SubscriptionRecord:
+async def found(request: web.Request) -> SubscriptionRecord:
+    """The record of the job that the address names, if it is followed."""
     return _still_there(await request.config_dict[VIEW].journal.subscription(_key(request)))
 
 
@@ -161,11 +161,7 @@ def _page(request: web.Request) -> Page:
 
 
 async def _wanted(request: web.Request) -> Follow:
-    if media_type(request.headers.get("Content-Type", "")) != "application/json":
-        raise Problem(415, "send the body as Content-Type: application/json")
     try:
-        return Follow.model_validate_json(await request.read())
-    except (web.RequestPayloadError, ConnectionError) as error:
-        raise Problem(400, "the body did not arrive as its headers say") from error
+        return Follow.model_validate_json(await read_json(request))
     except ValidationError as error:
         raise invalid_body(error) from error

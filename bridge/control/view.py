@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
-from bridge.journal.store import ControlJournal
+from bridge.event import Json
+from bridge.intake.provider import Action, Answer
+from bridge.journal.store import ControlJournal, SubscriptionRecord
 from bridge.supervision.supervisor import SessionStatus
 from bridge.telemetry.metrics import Metrics
 
@@ -40,6 +42,8 @@ class View:
     metrics: Metrics
     draining: Callable[[], bool]
     log: FilteringBoundLogger
+    act: Callable[[SubscriptionRecord, Action, Json], Awaitable[Answer]]
+    """Passes a person's wish on to a job's provider."""
     token: str | None = field(repr=False)
     """What `/v1` asks for as a bearer token; None or empty keeps `/v1` closed."""
     ready_needs_sinks: bool = False

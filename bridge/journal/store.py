@@ -158,8 +158,12 @@ class SubscriptionJournal(Protocol):
 class IntakeJournal(SubscriptionJournal, Protocol):
     """What intake sees beyond the subscriptions themselves."""
 
-    async def append(self, subscription: SubscriptionRecord, events: Sequence[JobEvent], checkpoint: Checkpoint) -> int:
+    async def append(
+        self, subscription: SubscriptionRecord, events: Sequence[JobEvent], checkpoint: Checkpoint | None
+    ) -> int:
         """Journal the events in order and move the cursor, in one transaction; returns how many were new.
+
+        Without a checkpoint cursor and memory stay as they are: for events from elsewhere than the job's stream.
 
         An event whose (source, id) is there already is dropped. Waits while the journal is over its high-water
         mark, so that a reader who awaits this stops reading. Events may be empty: then only the checkpoint moves.

@@ -16,8 +16,18 @@ import orjson
 from pydantic import AnyHttpUrl, Field
 
 from bridge.errors import BridgeError, Rejected, Temporary
-from bridge.event import Cursor, EventType, JobStatus
-from bridge.intake.provider import Answer, Frame, Http, Provider, Reading, Request, SourceSettings, common_refusal
+from bridge.event import Cursor, EventType, JobStatus, Json
+from bridge.intake.provider import (
+    Action,
+    Answer,
+    Frame,
+    Http,
+    Provider,
+    Reading,
+    Request,
+    SourceSettings,
+    common_refusal,
+)
 from bridge.plug import Plug
 from bridge.secret import Secret
 from bridge.wire import excerpt
@@ -61,6 +71,9 @@ class AuvySettings(SourceSettings):
         None,
         description="AUVY has no cancelled status: a failed job whose `failedReason` matches this counts as cancelled.",
     )
+    workspace_id: str | None = Field(
+        None, description="Workspace named in input that is passed on, where the caller names none."
+    )
     discover_statuses: list[str] = Field(
         ["pending", "running", "waiting", "paused"],
         description="Statuses that discovery lists, one listing each. Empty: all jobs in one, ended ones included.",
@@ -73,6 +86,8 @@ class Auvy(Provider):
     def __init__(self, settings: AuvySettings, http: Http) -> None:
         self._http = http
         self._settings = settings
+        self._cancelled: set[str] = set()
+        """Jobs cancelled through us: AUVY itself has no such status and will call them failed (1.3)."""
         self._v1 = f"{str(settings.base_url).rstrip('/')}/v1"
         self._share = settings.share_token.get_secret_value() if settings.share_token else None
         token = settings.token.get_secret_value() if settings.token else None
@@ -114,7 +129,7 @@ class Auvy(Provider):
             raise Temporary("the status endpoint answered without a `status`", reason="not_json")
         status = _STATUSES.get(body["status"])
         reason = body.get("failedReason")
-        if status is JobStatus.FAILED and self._was_cancelled(reason):
+        if status is JobStatus.FAILED and (job_id in self._cancelled or self._was_cancelled(reason)):
             status = JobStatus.CANCELLED
         return Reading(
             status=status,
@@ -161,6 +176,25 @@ class Auvy(Provider):
         if answer.status == 403 and code in {"trial_expired", "cost_cap"}:
             error.reason = str(code)
         return error
+
+    async def act(self, job_id: str, action: Action, body: Json) -> Answer:
+        """Input must fit the paused run (1.2); what can be told without the run is told here."""
+        if action is Action.INPUT:
+            body = self._intervention(body)
+        request = Request(f"{self._job(job_id)}/{action.value}", method="POST", headers=self._headers, body=body)
+        answer = await self._http.exchange(request)
+        if action is Action.CANCEL and answer.status < 300:
+            self._cancelled.add(job_id)
+        return answer
+
+    def _intervention(self, body: Json) -> Json:
+        given = body.get("input")
+        if not isinstance(given, dict) or not {"interventionId", "action"} <= given.keys():
+            raise Rejected("`input` must be an object with `interventionId` and `action`", reason="invalid")
+        workspace_id = body.get("workspace_id", self._settings.workspace_id)
+        if workspace_id is None:
+            raise Rejected("`workspace_id` is needed, here or in the source's settings", reason="invalid")
+        return {"workspace_id": workspace_id, "input": {"type": "intervention_response", **given}}
 
     async def _page(self, status: str | None, offset: int) -> list[str]:
         params = {"limit": str(_PAGE), "offset": str(offset)} | ({"status": status} if status else {})

@@ -16,7 +16,8 @@ from yarl import URL
 from bridge.control.server import application, serve
 from bridge.control.view import View
 from bridge.errors import BridgeError
-from bridge.event import JobEvent, JobKey
+from bridge.event import JobEvent, JobKey, Json
+from bridge.intake.provider import Action, Answer
 from bridge.journal.store import Checkpoint, ControlJournal, JournalHealth, SubscriptionRecord, SubscriptionState
 from bridge.journal.stores.sqlite import SqliteJournal, open_journal
 from bridge.supervision.backoff import Backoff
@@ -172,6 +173,10 @@ class Room:
         return "\n".join(str(call.args) for call in self.log.calls)
 
 
+async def _nobody_acts(record: SubscriptionRecord, action: Action, body: Json) -> Answer:
+    raise AssertionError("no test asked for this")
+
+
 @asynccontextmanager
 async def open_room(**changes: Any) -> AsyncIterator[Room]:
     """A room with two sources and two sinks; `changes` are fields of its view."""
@@ -200,6 +205,7 @@ async def open_room(**changes: Any) -> AsyncIterator[Room]:
             metrics=metrics,
             draining=lambda: False,
             log=log,
+            act=_nobody_acts,
             token=TOKEN,
         )
         view = replace(view, **changes)

@@ -148,7 +148,9 @@ class SqliteJournal:
 
     # -- intake
 
-    async def append(self, subscription: SubscriptionRecord, events: Sequence[JobEvent], checkpoint: Checkpoint) -> int:
+    async def append(
+        self, subscription: SubscriptionRecord, events: Sequence[JobEvent], checkpoint: Checkpoint | None
+    ) -> int:
         while not self._room.is_set():
             await self._room.wait()
         return await self._writer.submit(writes.append, writes.Append(subscription, events, checkpoint))

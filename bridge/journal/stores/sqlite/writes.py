@@ -33,6 +33,7 @@ _CHECKPOINT = """
 UPDATE subscription SET sequence = column2, cursor = column3, memory = column4, updated_ms = column5
   FROM (VALUES :rows) WHERE id = column1
 """
+_ADVANCE = "UPDATE subscription SET sequence = column2, updated_ms = column3 FROM (VALUES :rows) WHERE id = column1"
 _ENDED = """
 UPDATE subscription SET state = 'ended', reason = NULL, revision = (SELECT max(revision) + 1 FROM subscription)
  WHERE id = ? AND state NOT IN ('ended', 'removed')
@@ -44,7 +45,7 @@ class Append(NamedTuple):
 
     subscription: SubscriptionRecord
     events: Sequence[JobEvent]
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None
 
 
 def append(connection: Connection, now_ms: int, appends: Sequence[Append]) -> list[int]:
@@ -53,7 +54,7 @@ def append(connection: Connection, now_ms: int, appends: Sequence[Append]) -> li
     known = {(subscription, event) for subscription, event in look_up(connection, _KNOWN, offered)}
     sequences: dict[int, int] = dict(look_up(connection, _SEQUENCES, _singles(a.subscription.id for a in appends)))
     ends: dict[int, int] = dict(look_up(connection, _ENDS, _singles(a.subscription.partition for a in appends)))
-    checkpoints: dict[int, tuple[Any, ...]] = {}
+    checkpoints: dict[int, Checkpoint] = {}
     rows: list[tuple[Any, ...]] = []
     counts: list[int] = []
     for subscription, events, checkpoint in appends:
@@ -73,13 +74,17 @@ def append(connection: Connection, now_ms: int, appends: Sequence[Append]) -> li
                 )
             )
         sequences[number], ends[partition] = sequence, end
-        checkpoints[number] = (number, sequence, checkpoint.cursor, checkpoint.memory, now_ms)
+        if checkpoint is not None:
+            checkpoints[number] = checkpoint
         counts.append(len(rows) - before)
     write(connection, _APPEND, rows)
     write(connection, _MOVE_END, list(ends.items()))
-    write(connection, _CHECKPOINT, list(checkpoints.values()))
+    moved = [(number, sequences[number], c.cursor, c.memory, now_ms) for number, c in checkpoints.items()]
+    write(connection, _CHECKPOINT, moved)
+    advanced = [(number, sequence, now_ms) for number, sequence in sequences.items() if number not in checkpoints]
+    write(connection, _ADVANCE, advanced)
     for subscription, _, checkpoint in appends:
-        if checkpoint.ended:
+        if checkpoint is not None and checkpoint.ended:
             connection.execute(_ENDED, (subscription.id,))
     return counts
 
