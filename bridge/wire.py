@@ -27,7 +27,7 @@ def retry_after_s(value: str | None, now_s: float) -> float | None:
         return float(value[:9])
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # a zone or year of twenty digits overflows
         return None
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
@@ -16,6 +16,10 @@ AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
+_NEVER = (
+    IPv4Network("192.0.0.0/24"),  # IETF protocol assignments, and a metadata service; older Pythons take it for public
+    IPv4Network("168.63.129.16/32"),  # public by its number, but a cloud host's own agent and secrets answer there
+)
 _LOW_32_BITS = 0xFFFFFFFF
 
 
@@ -39,7 +43,7 @@ def is_public(host: str) -> bool:
         if carried is None:
             return address in _GLOBAL_UNICAST and address.teredo is None and address.is_global
         address = carried
-    return address.is_global and not address.is_multicast
+    return address.is_global and not address.is_multicast and not any(address in network for network in _NEVER)
 
 
 def _carried(address: IPv6Address) -> IPv4Address | None:

@@ -35,7 +35,7 @@ class Record(NamedTuple):
     @property
     def bytes_max(self) -> int:
         """An upper bound of its size on the wire, alone in a batch and not compressed."""
-        headers = sum(len(name) + len(value) + _HEADER_OVERHEAD for name, value in self.headers)
+        headers = sum([len(name) + len(value) for name, value in self.headers]) + _HEADER_OVERHEAD * len(self.headers)
         return _RECORD_OVERHEAD + len(self.key) + len(self.value) + headers
 
 
@@ -45,7 +45,7 @@ def record(entry: Entry, mode: Mode) -> Record:
     if mode == "structured":
         return Record(key, structured(entry), _STRUCTURED_HEADERS, entry.recorded_ms)
     # `datacontenttype` is the record's content-type header and nothing else (section 3.2.1).
-    headers = [(f"ce_{name}", value.encode()) for name, value in cloudevent_attributes(entry) if name != _CONTENT_TYPE]
+    headers = [("ce_" + name, value.encode()) for name, value in cloudevent_attributes(entry) if name != _CONTENT_TYPE]
     headers.append(_DATA_HEADER)
     return Record(key, entry.data, headers, entry.recorded_ms)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from heapq import heapify, heappop, heappush
@@ -66,9 +65,10 @@ class LaneDispatcher:
         Raises `Fatal` when the receiver asked never to be called again, `Temporary` when the journal fails.
         """
         journal, consumer, partition = self._journal, self.group, self._partition
+        # In this order: where a run that was cut off still has a write on its way, nothing falls between two answers.
         position = await journal.position(consumer, partition)
-        blocked = await journal.blocked(consumer, partition)
         finished = await journal.finished(consumer, partition, position)
+        blocked = await journal.blocked(consumer, partition)
         progress = Progress(journal, consumer, partition, position, self._metrics)
         async with self._sink.endpoint() as endpoint:
             attempts = Attempts(endpoint, consumer, self._metrics, self._log, self._clock_ms, self._dice, useful)
@@ -94,7 +94,7 @@ class Lanes:
         self._progress = progress
         self._attempts = attempts
         self._finished = set(finished)
-        self._active: dict[int, deque[Outstanding]] = {}
+        self._active: dict[int, list[Outstanding]] = {}
         self._ready: asyncio.Queue[int] = asyncio.Queue()
         # One long lane must not fill the memory that the others need.
         self._lane_max = max(1, ENTRIES_MAX // (2 * attempts.concurrency))
@@ -143,7 +143,7 @@ class Lanes:
             self._hold(entry)
         elif subscription not in self._active:
             self._progress.window.take(entry)
-            self._activate(subscription, deque([_untried(entry)]))
+            self._activate(subscription, [_untried(entry)])
         elif len(self._active[subscription]) < self._lane_max:
             self._progress.window.take(entry)
             self._active[subscription].append(_untried(entry))
@@ -156,7 +156,7 @@ class Lanes:
         self._progress.pass_over(entry.position)
         self._progress.note(_untried(entry).outcome)
 
-    def _activate(self, subscription: int, queue: deque[Outstanding]) -> None:
+    def _activate(self, subscription: int, queue: list[Outstanding]) -> None:
         self._active[subscription] = queue
         self._ready.put_nowait(subscription)
 
@@ -165,7 +165,7 @@ class Lanes:
         while True:
             now_ms = self._attempts.clock_ms()
             while self._due and self._due[0][0] <= now_ms:
-                self._activate(heappop(self._due)[1], deque())
+                self._activate(heappop(self._due)[1], [])
             wait_s = min((self._due[0][0] - now_ms) / 1000, _CLOCK_CHECK_S) if self._due else None
             self._new_due.clear()
             with suppress(TimeoutError):
@@ -176,23 +176,38 @@ class Lanes:
         while True:
             subscription = await self._ready.get()
             queue = self._active[subscription]
-            # A lane that slept comes without its events. Only its head is fetched: the next refusal may be near.
-            if queue or await self._refill(subscription, queue, limit=1):
+            if queue:
                 await self._advance(subscription, queue)
+                if not queue and subscription not in self._blocked:
+                    del self._active[subscription]
+            else:
+                await self._work_off(subscription, queue)
+            if subscription in self._active:
+                self._ready.put_nowait(subscription)
 
-    async def _advance(self, subscription: int, queue: deque[Outstanding]) -> None:
-        """One event further in a lane, which then waits for its next turn, sleeps, or is done."""
+    async def _work_off(self, subscription: int, queue: list[Outstanding]) -> None:
+        """A blocked lane's turn. What is fetched for it is tried at once: lanes that wait for a turn may be many, and
+        keep nothing of the journal in memory. First comes the head alone: its next refusal may be near."""
+        for limit in (1, self._lane_max):
+            await self._refill(subscription, queue, limit)
+            while queue:
+                await self._advance(subscription, queue)
+            if subscription not in self._active:
+                return
+
+    async def _advance(self, subscription: int, queue: list[Outstanding]) -> None:
+        """One event further in a lane. Refused for now, the lane goes to sleep and its queue to the journal."""
         outcome = await self._attempts.attempt(queue[0])
-        queue.popleft()
+        del queue[0]
         self._progress.note(outcome)
-        if outcome.state is DeliveryState.RETRYING:
+        if outcome.state is DeliveryState.DEAD:
+            # After a crash it would be tried anew, and might then get through behind those that follow it.
+            await self._progress.settle()
+        elif outcome.state is DeliveryState.RETRYING:
             for behind in queue:
                 self._progress.note(behind.outcome)
+            queue.clear()
             self._sleep(subscription, outcome.due_ms)
-        elif not queue and subscription not in self._blocked:
-            del self._active[subscription]
-        elif queue or await self._refill(subscription, queue, limit=self._lane_max):
-            self._ready.put_nowait(subscription)
 
     def _sleep(self, subscription: int, due_ms: int) -> None:
         self._blocked.setdefault(subscription, 0)
@@ -200,8 +215,8 @@ class Lanes:
         heappush(self._due, (due_ms, subscription))
         self._new_due.set()
 
-    async def _refill(self, subscription: int, queue: deque[Outstanding], limit: int) -> bool:
-        """Fetch a blocked lane's next events. False when it went to sleep, or is empty and no longer blocked."""
+    async def _refill(self, subscription: int, queue: list[Outstanding], limit: int) -> None:
+        """Fetch a blocked lane's next events. None: it went to sleep, or it is empty and blocked no longer."""
         while True:
             held = self._blocked[subscription]
             outstanding = await self._progress.lane(subscription, limit)
@@ -209,13 +224,12 @@ class Lanes:
                 break
             if held == self._blocked[subscription]:
                 del self._blocked[subscription], self._active[subscription]
-                return False
+                return
         due_ms = outstanding[0].outcome.due_ms
         if due_ms > self._attempts.clock_ms():
             self._sleep(subscription, due_ms)
-            return False
-        queue.extend(outstanding)
-        return True
+        else:
+            queue.extend(outstanding)
 
 
 def _untried(entry: Entry) -> Outstanding:

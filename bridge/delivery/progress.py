@@ -63,8 +63,8 @@ class Progress:
         self._consumer = consumer
         self._partition = partition
         self._seconds = metrics.settle_seconds
-        self._written = position
         self._outcomes: list[Outcome] = []
+        self._changes = self._changes_written = 0
         self._settling = asyncio.Lock()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
@@ -87,11 +87,13 @@ class Progress:
     def pass_over(self, position: int) -> None:
         """The next entry is none of this consumer's business, or was finished before."""
         self.window.pass_over(position)
+        self._changes += 1
         self._news.set()
 
     def note(self, outcome: Outcome) -> None:
         """What became of an entry. It leaves the window."""
         self._outcomes.append(outcome)
+        self._changes += 1
         self.window.finish(outcome.position)
         self._news.set()
         self._room.set()
@@ -104,12 +106,13 @@ class Progress:
             await self.settle()
 
     async def settle(self) -> None:
-        """Write everything noted so far. Cut off half-way, it may simply be called again."""
+        """Write everything noted before this call. Cut off half-way, it may simply be called again."""
+        wanted = self._changes
         async with self._settling:
-            upto, outcomes = self.window.settled, tuple(self._outcomes)
-            if upto == self._written and not outcomes:
+            if self._changes_written >= wanted:  # by those who were here first
                 return
+            changes, upto, outcomes = self._changes, self.window.settled, tuple(self._outcomes)
             with self._seconds.time():
                 await self._journal.settle(self._consumer, self._partition, upto, outcomes)
-            self._written = upto
+            self._changes_written = changes
             del self._outcomes[: len(outcomes)]

@@ -185,6 +185,26 @@ async def _stuck_before_commit(writer: Any, sent: asyncio.Event, batch: list[Ent
     await writer.write(batch)
 
 
+async def test_a_commit_whose_answer_is_lost_counts_and_is_not_repeated(broker: EmbeddedBroker) -> None:
+    relay = sink(broker, delivery_timeout_s=1.0)
+    async with relay.writer(0) as writer:
+        client: Any = writer._producer.client
+        send = client.send
+
+        async def lose_the_answer(node: Any, request: Any, **options: Any) -> Any:
+            answer = await send(node, request, **options)
+            if type(request).__name__.startswith("EndTxnRequest"):
+                await asyncio.Event().wait()
+            return answer
+
+        client.send = lose_the_answer
+        with pytest.raises(Temporary, match="within 1 s"):
+            await writer.write(entries(1, 10))
+    async with relay.writer(0) as writer:
+        assert await writer.recover() == Mark(10, "event-10")
+    assert len(await committed(broker.bootstrap_servers, "jobs.events")) == 10
+
+
 async def test_a_successor_fences_its_predecessor(broker: EmbeddedBroker) -> None:
     relay = sink(broker)
     async with relay.writer(0) as old:

@@ -269,7 +269,13 @@ async def test_reject_4xx_gives_up_only_where_trying_again_is_pointless(
 
 @pytest.mark.parametrize(
     ("value", "after_s"),
-    [("120", 120.0), ("Mon, 24 Nov 2025 16:02:00 GMT", 120.0), ("soon", None), ("-5", None)],
+    [
+        ("120", 120.0),
+        ("Mon, 24 Nov 2025 16:02:00 GMT", 120.0),
+        ("soon", None),
+        ("-5", None),
+        (f"Mon, 24 Nov 2025 16:02:00 +{'9' * 20}", None),
+    ],
 )
 async def test_retry_after_is_read_in_both_forms(receiver: Receiver, value: str, after_s: float | None) -> None:
     receiver.answer = answering(429, Retry_After=value)
@@ -395,6 +401,9 @@ async def test_the_same_addresses_are_called_once_that_is_allowed(receiver: Rece
         ({"url": "ftp://example.com/hook"}, "https://"),
         ({"url": "example.com/hook"}, "https://"),
         ({"url": "https:///hook"}, "https://"),
+        ({"url": "https://example..com/hook"}, "cannot exist"),
+        ({"url": "https://example.com:99999/hook"}, "cannot exist"),
+        ({"url": f"https://{'a' * 64}.com/hook"}, "cannot exist"),
         ({"url": "https://user:pass@example.com/"}, "user name"),
         ({"secret": Referenced("whsec_c2hvcnQ=")}, "24 to 64"),
         ({"secret": [Referenced(SECRET), Referenced(SECRET.rstrip("=").replace("whsec_", ""))]}, "whsec_"),

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fnmatch import translate
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import (
     ClientConnectorError,
@@ -38,6 +38,14 @@ _KEEPALIVE_S = 4.0
 def _signs(secret: SecretStr) -> SecretStr:
     parse_secret(secret.get_secret_value())
     return secret
+
+
+def _could_exist(url: SplitResult) -> bool:
+    """Whether host and port are such that a look-up can at least be tried: the resolver raises what is no OSError."""
+    try:
+        return bool((url.hostname or "").encode("idna")) and url.port != 0
+    except ValueError:
+        return False
 
 
 def _one_or_several(value: object) -> str:
@@ -83,6 +91,8 @@ class WebhookSettings(SinkSettings):
         url = urlsplit(self.url)
         if url.scheme not in {"https", "http"} or not url.hostname:
             raise ValueError("url must begin with https:// and name a host")
+        if not _could_exist(url):
+            raise ValueError("url names a host or a port that cannot exist")
         if url.username is not None or url.password is not None:
             raise ValueError("url must not hold a user name or a password: signatures prove who sent it")
         if url.scheme == "http" and not self.allow_http:

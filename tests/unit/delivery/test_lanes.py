@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -21,7 +21,7 @@ from bridge.delivery.lanes import LaneDispatcher
 from bridge.delivery.sink import Patience, Receipt
 from bridge.errors import BridgeError, Fatal, Rejected, Temporary
 from bridge.event import EventType, JobEvent, JobKey
-from bridge.journal.store import Checkpoint, DeliveryState, Entry, Journal, Outcome, SubscriptionRecord
+from bridge.journal.store import Checkpoint, DeliveryState, Entry, Journal, Outcome, Outstanding, SubscriptionRecord
 from bridge.journal.stores.sqlite import open_journal
 from bridge.telemetry.metrics import Metrics
 
@@ -137,9 +137,9 @@ class House:
         )
 
     @asynccontextmanager
-    async def running(self, receiver: Receiver) -> AsyncIterator[asyncio.Task[None]]:
+    async def running(self, receiver: Receiver, journal: Any = None) -> AsyncIterator[asyncio.Task[None]]:
         """A dispatcher at work; at the end it is cancelled, and whatever it finished is settled."""
-        task = asyncio.create_task(self.dispatcher(receiver).run(self._count_useful))
+        task = asyncio.create_task(self.dispatcher(receiver, journal).run(self._count_useful))
         try:
             yield task
         finally:
@@ -409,22 +409,83 @@ async def test_a_dead_endpoint_costs_another_one_nothing(house: House) -> None:
     assert await house.position() == 0
 
 
+class Altered:
+    """The real journal, some of whose methods a test bends."""
+
+    def __init__(self, journal: Journal, **bent: Any) -> None:
+        self._journal = journal
+        self.__dict__ |= bent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
+
+
+async def disk_full(*_: Any) -> None:
+    raise Temporary("disk full", reason="journal")
+
+
 async def test_a_journal_that_cannot_settle_ends_the_run(house: House) -> None:
-    class FullDisk:
-        """The real journal on a disk that takes no more writes."""
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(house.journal, name)
-
-        async def settle(self, *_: Any) -> None:
-            raise Temporary("disk full", reason="journal")
-
     await house.journal_events("a")
     with pytest.raises(Temporary, match="disk full"):
-        await house.dispatcher(Receiver(), FullDisk()).run(lambda: None)
+        await house.dispatcher(Receiver(), Altered(house.journal, settle=disk_full)).run(lambda: None)
     receiver = Receiver()
     async with house.running(receiver):  # at least once: it was accepted, but that could not be recorded
         await receiver.until(lambda: receiver.accepted["a"] == [1])
+
+
+async def test_a_lane_goes_on_only_once_its_dead_letter_is_durable(house: House) -> None:
+    receiver = Receiver()
+    receiver.judge = refuse("a", error=lambda: Rejected("HTTP 422", status=422))
+    await house.journal_events("a", "a")
+    with pytest.raises(Temporary, match="disk full"):
+        await house.dispatcher(receiver, Altered(house.journal, settle=disk_full)).run(lambda: None)
+    assert receiver.attempts == [("a-1", 1)]
+
+
+async def test_an_event_held_while_its_lane_is_found_empty_is_not_forgotten(house: House) -> None:
+    scanned, late = asyncio.Event(), asyncio.Event()
+
+    async def pending(partition: int, after: int, **limits: Any) -> Sequence[Entry]:
+        if after == 2:
+            scanned.set()
+        return await house.journal.pending(partition, after, **limits)
+
+    async def lane(*given: Any) -> Sequence[Outstanding]:
+        outstanding = await house.journal.lane(*given)
+        if not outstanding and not late.is_set():
+            late.set()
+            await house.journal_events("a")
+            await scanned.wait()
+        return outstanding
+
+    receiver = Receiver(schedule_s=(0.0,))
+    receiver.judge = lambda entry, attempt: Temporary("HTTP 503") if (entry.sequence, attempt) == (1, 1) else None
+    await house.journal_events("a")
+    async with house.running(receiver, Altered(house.journal, pending=pending, lane=lane)):
+        await receiver.until(lambda: receiver.accepted["a"] == [1, 2])
+
+
+async def test_lanes_that_come_due_together_wait_for_their_turn_in_the_journal(house: House) -> None:
+    jobs, fetched, most = [f"job-{n}" for n in range(60)], 0, 0
+    away = Receiver(schedule_s=(5.0,))
+    away.judge = refuse(*jobs)
+    await house.journal_events(*(job for job in jobs for _ in range(20)))
+    async with house.running(away):
+        await away.until(lambda: len(away.attempts) == 60)
+
+    async def lane(*given: Any) -> Sequence[Outstanding]:
+        nonlocal fetched, most
+        outstanding = await house.journal.lane(*given)
+        fetched += len(outstanding)
+        most = max(most, fetched - len(back.attempts))
+        return outstanding
+
+    house.clock.now_ms += 5_000
+    back = Receiver(concurrency=2)
+    async with house.running(back, Altered(house.journal, lane=lane)):
+        await back.until(lambda: len(back.attempts) == 1_200)
+    assert most <= 2 * 20
+    assert all(back.accepted[job] == list(range(1, 21)) for job in jobs)
 
 
 async def test_every_failure_leaves_one_wide_line(house: House) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from random import Random
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.delivery.progress import Window
-from bridge.journal.store import Entry
+from bridge.delivery.progress import Progress, Window
+from bridge.journal.store import DeliveryState, Entry, Outcome
+from bridge.telemetry.metrics import Metrics
 
 
 def entry(position: int, size: int = 1) -> Entry:
@@ -74,3 +77,28 @@ def test_every_entry_at_or_before_the_position_is_finished(taken: list[bool], or
         window.finish(position)
         unfinished.remove(position)
     assert window.settled == len(taken)
+
+
+async def test_many_who_wait_for_a_settling_share_it() -> None:
+    class SlowDisk:
+        """A disk so slow that more is noted during every write."""
+
+        def __init__(self) -> None:
+            self.written: list[list[int]] = []
+
+        async def settle(self, _consumer: str, _partition: int, _upto: int, outcomes: tuple[Outcome, ...]) -> None:
+            self.written.append([outcome.position for outcome in outcomes])
+            note(100 + len(self.written))
+            await asyncio.sleep(0)
+
+    def note(position: int) -> None:
+        progress.note(Outcome(position, 1, DeliveryState.DELIVERED))
+
+    async def note_and_settle(position: int) -> None:
+        note(position)
+        await progress.settle()
+
+    disk: Any = SlowDisk()
+    progress = Progress(disk, "partner", 0, 0, Metrics())
+    await asyncio.gather(*map(note_and_settle, range(1, 21)))
+    assert disk.written == [[1], [101, *range(2, 21)]]
