@@ -100,13 +100,17 @@ class Crew:
 
     def _launch(self, member: _Member) -> None:
         assert self._tasks is not None  # noqa: S101 - both callers have seen it
+        if self._stopping.is_set():
+            return
         error = self._parked.get(member.session.group)
         if error is not None:
             member.supervisor.park_with_group(error)
             return
-        member.task = self._tasks.create_task(self._sail(member), name=member.session.name)
+        member.task = self._tasks.create_task(self._sail(member, member.task), name=member.session.name)
 
-    async def _sail(self, member: _Member) -> None:
+    async def _sail(self, member: _Member, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
         await member.supervisor.run()
         if not self._is_parked(member):
             self._members.pop(member.session.name, None)

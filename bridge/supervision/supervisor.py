@@ -76,13 +76,16 @@ class Supervisor:
         self.status = self._now(SessionState.RUNNING)
         try:
             await self._session.run(self._useful)
-        except BridgeError as error:
-            return error
-        except Exception as error:  # a bug stops this session, loudly, and no other
-            self._around.metrics.bugs.labels(self._session.group).inc()
-            self._around.log.exception("session.bug", session=self._session.name, group=self._session.group)
-            return Rejected(f"{type(error).__name__}: {error}", reason="bug")
+        except Exception as error:  # noqa: BLE001 - `_bug` tells what nobody foresaw
+            _heed_cancellation()
+            return error if isinstance(error, BridgeError) else self._bug(error)
         return None
+
+    def _bug(self, error: Exception) -> Rejected:
+        """A bug stops this session, loudly, and no other."""
+        self._around.metrics.bugs.labels(self._session.group).inc()
+        self._around.log.exception("session.bug", session=self._session.name, group=self._session.group)
+        return Rejected(f"{type(error).__name__}: {error}", reason="bug")
 
     def _useful(self) -> None:
         self._useful_count += 1
@@ -96,13 +99,17 @@ class Supervisor:
             self._on_fatal(self._session.group, error)
 
     async def note_parked(self, error: BridgeError) -> None:
-        """Have the session leave its durable note, however long that takes."""
+        """Have the session leave its durable note, however long that takes; without one if it cannot be written."""
         backoff = self._around.new_backoff()
         while True:
             try:
                 return await self._session.park(error)
             except Temporary as trouble:
+                _heed_cancellation()
                 await self._around.sleep(backoff.next_s(trouble.after_s))
+            except Exception as trouble:  # noqa: BLE001 - `_bug` tells it
+                self._bug(trouble)
+                return None
 
     def park_with_group(self, error: Fatal) -> None:
         """Show the session as parked because of another one of its group."""
@@ -141,3 +148,11 @@ class Supervisor:
         self._useful_count = 0
 
     last_reason: str | None = None
+
+
+def _heed_cancellation() -> None:
+    """Raise the cancellation that an error hides: before Python 3.13 a TaskGroup whose child fails in the tick in
+    which it is cancelled raises the child's error in its place, and nobody would cancel us a second time."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -57,11 +57,18 @@ class Writer:
         self._thread.start()
 
     async def submit(self, write: Write[A, R], argument: A) -> R:
-        """Have it written; returns when durable. Raises `Temporary` when the disk cannot take it now."""
+        """Have it written; returns when durable. Raises `Temporary` when the disk cannot take it now.
+
+        A caller who is cancelled leaves once the write is decided: whoever comes after it reads what it wrote.
+        """
         self.check_open()
         future: asyncio.Future[R] = self._loop.create_future()
         self._queue.put(_Request(write, argument, future))
-        return await future
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            raise
 
     def check_open(self) -> None:
         """Raises `Temporary` once the journal is closed."""
