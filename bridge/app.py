@@ -18,6 +18,7 @@ from bridge.control.view import View
 from bridge.delivery.dispatcher import LogDispatcher
 from bridge.delivery.lanes import LaneDispatcher
 from bridge.delivery.sink import LogSink
+from bridge.errors import Temporary
 from bridge.event import JobKey, Json
 from bridge.intake.budget import Budget
 from bridge.intake.discovery import Discovery
@@ -78,9 +79,9 @@ class Bridge:
                 # Behind what the cancelled sessions had handed to the journal already: that is journalled all the same.
                 await self.journal.register(list(self.settings.sinks))
                 await self.journal.settled()
-        except TimeoutError:
-            left = (await self.journal.health()).depth
-            self.log.warning("bridge.drain_deadline", unsettled_entries=left)
+        except (TimeoutError, Temporary):
+            health = await self.journal.health()
+            self.log.warning("bridge.drain_deadline", unsettled_entries=health.depth, journal=health.detail)
 
 
 @asynccontextmanager
@@ -142,6 +143,9 @@ def _source(
 ) -> Source:
     budget = Budget(options.requests_per_minute)
     open_streams, last_byte = metrics.open_streams.labels(name), metrics.last_byte.labels(name)
+    metrics.open_streams_limit.labels(name).set(options.open_streams)
+    metrics.budget_waiting.labels(name).set_function(lambda: budget.waiting)
+    metrics.budget_tokens.labels(name).set_function(lambda: budget.tokens)
 
     def on_request(outcome: str) -> None:
         metrics.requests.labels(name, outcome).inc()

@@ -9,7 +9,7 @@ from bridge.errors import Rejected, Temporary
 from bridge.intake.provider import Reading
 from bridge.intake.source import Source
 
-_UNANSWERED = frozenset({"no_status", "not_found", "gone"})
+_UNANSWERED = frozenset({"no_status", "not_found", "gone", "too_large"})
 
 
 def is_end(reading: Reading | None) -> bool:
@@ -18,7 +18,7 @@ def is_end(reading: Reading | None) -> bool:
 
 
 async def look(source: Source, job_id: str) -> Reading | None:
-    """The status endpoint's word; None where there is no such endpoint or it no longer knows the job."""
+    """The status endpoint's word; None where there is none, it no longer knows the job, or says more than we read."""
     try:
         return await source.provider.status(job_id)
     except Rejected as error:

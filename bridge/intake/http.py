@@ -15,7 +15,8 @@ from yarl import URL
 
 from bridge.errors import Rejected, Temporary
 from bridge.intake.budget import Budget
-from bridge.intake.provider import Answer, Refusal, Request
+from bridge.intake.decoding import decoded
+from bridge.intake.provider import Answer, Refusal, Request, common_refusal
 from bridge.wire import USER_AGENT, excerpt
 
 _REFUSAL_BYTES_MAX = 64 << 10
@@ -61,8 +62,13 @@ class SourceHttp:
         self._on_request = on_request
 
     async def exchange(self, request: Request) -> Answer:
-        """Whatever the answer is, its body cut to the limit. Raises `Temporary` (`connect`) without a whole answer."""
-        answer = await self._ask(request)
+        """Whatever the answer is, its body cut to the limit. Raises `Temporary` (`connect`) without a whole answer.
+
+        Somebody waits for it, so it goes before most of what else waits for the budget.
+        """
+        answer = await self._ask(request, prompt=True)
+        if answer.status == 429:
+            self._budget.heed(common_refusal(answer))
         return replace(answer, body=answer.body[: self._answer_bytes_max])
 
     async def json(self, request: Request, refusal: Refusal) -> Any:
@@ -75,7 +81,7 @@ class SourceHttp:
         answer = await self._ask(request)
         where = f"{request.method} {request.url}"
         if answer.status >= 400:
-            raise refusal(answer)
+            raise self._budget.heed(refusal(answer))
         if answer.status >= 300:
             raise Rejected(f"{where}: redirected to {answer.headers.get('Location')}, not followed", reason="refused")
         if len(answer.body) > self._answer_bytes_max:
@@ -83,13 +89,13 @@ class SourceHttp:
         if not answer.body and request.method != "GET":
             return {}
         try:
-            return orjson.loads(answer.body)
-        except orjson.JSONDecodeError as error:
+            return decoded(answer.body)[0]
+        except ValueError as error:
             text = f"{where}: HTTP {answer.status} without JSON: {excerpt(answer.body)!r}"
             raise Temporary(text, reason="not_json") from error
 
-    async def _ask(self, request: Request) -> Answer:
-        await self._budget.take()
+    async def _ask(self, request: Request, *, prompt: bool = False) -> Answer:
+        await self._budget.take(prompt=prompt)
         headers = dict(request.headers)
         if request.body is not None:
             headers["Content-Type"] = "application/json"

@@ -6,6 +6,7 @@ how its id is made, that a job ends exactly once, and what every event tells abo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -26,14 +27,23 @@ _BY_STATUS = {
     JobStatus.SKIPPED: EventType.SKIPPED,
 }
 _SUSPENDED = frozenset({JobStatus.WAITING, JobStatus.PAUSED})
+_RFC_3339 = re.compile(
+    r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]{1,9})?"
+    r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+)
+"""What providers call a time is anything; only this may go on as an event's `time`."""
+_KNOWN_BYTES_MAX = 16 << 10
 _KNOWN = ("status", "provider_status", "kind", "progress", "step", "waiting_for")
 
 
 class Lifecycle:
     """One job as its readings told it so far. `memory` carries it over a restart."""
 
-    def __init__(self, key: JobKey, provider: str, memory: bytes, *, payloads: bool = True) -> None:
+    def __init__(
+        self, key: JobKey, provider: str, memory: bytes, *, payloads: bool = True, event_bytes_max: int = 1 << 20
+    ) -> None:
         self._key = key
+        self._event_bytes_max = event_bytes_max
         self._payloads = payloads
         kept: dict[str, Any] = orjson.loads(memory) if memory else {}
         known = kept.get("job", {})
@@ -45,6 +55,7 @@ class Lifecycle:
             status=None if status is None else JobStatus(status),
             **{name: known.get(name) for name in _KNOWN if name != "status"},
         )
+        self._fingerprint: str | None = kept.get("fingerprint")
         self._changes: int = kept.get("changes", 0)
         self._watches: int = kept.get("watches", 0)
         self.watching: bool = kept.get("watching", False)
@@ -58,11 +69,17 @@ class Lifecycle:
         """True once the terminal event was made."""
         return self.job.status is not None and self.job.status.terminal
 
+    @property
+    def given_up(self) -> bool:
+        """True while the last word about our watching is that it stopped."""
+        return self._watches > 0 and not self.watching
+
     def memory(self) -> bytes:
         """What a later `Lifecycle` of the same job needs to go on from here."""
         return orjson.dumps(
             {
                 "job": orjson.Fragment(self._job_json),
+                "fingerprint": self._fingerprint,
                 "changes": self._changes,
                 "watches": self._watches,
                 "watching": self.watching,
@@ -99,15 +116,16 @@ class Lifecycle:
         """
         if self.ended:
             return []
-        before = self.job
+        before, seen = self.job, self._fingerprint
         self._learn(reading)
+        self._fingerprint = reading.fingerprint or seen
         if self.job.status is not before.status:
             type_ = self._named(before.status)
         elif self.job.progress != before.progress:
             type_ = EventType.PROGRESS
         elif self.job.step != before.step:
             type_ = EventType.STEP
-        elif self.job != before:
+        elif self.job != before or self._fingerprint != seen:
             type_ = EventType.STATE
         else:
             return []
@@ -133,7 +151,7 @@ class Lifecycle:
 
     def _learn(self, reading: Reading) -> None:
         """Take over what the reading says about the job; what it leaves out stays as known."""
-        news = {name: value for name in _KNOWN if (value := getattr(reading, name)) is not None}
+        news = {name: _bounded(value) for name in _KNOWN if (value := getattr(reading, name)) is not None}
         if news.get("status", JobStatus.WAITING) is not JobStatus.WAITING:
             news["waiting_for"] = None
         if any(getattr(self.job, name) != value for name, value in news.items()):
@@ -156,5 +174,37 @@ class Lifecycle:
             data["error"] = reading.error
         if self._payloads and reading.payload is not None:
             data["payload"] = orjson.Fragment(reading.payload)
+        encoded = orjson.dumps(data)
+        if len(encoded) > self._event_bytes_max:
+            encoded = _cut(data, self._event_bytes_max)
         source, job_id = self._key
-        return JobEvent(f"{source}:{job_id}:{key}", source, job_id, type_, orjson.dumps(data), reading.time)
+        time = reading.time if isinstance(reading.time, str) and _RFC_3339.fullmatch(reading.time) else None
+        return JobEvent(f"{source}:{job_id}:{key}", source, job_id, type_, encoded, time)
+
+
+def _cut(data: dict[str, Any], bytes_max: int) -> bytes:
+    """The data without the members that make it too large, largest sacrifice of detail last; each one is named.
+
+    `detail` and `error` stay as far as they fit, as their first characters under `start`.
+    """
+    kept, truncated = dict(data), []
+    for member in ("payload", "result", "detail", "error"):
+        if member not in kept:
+            continue
+        truncated.append(member)
+        gone = orjson.dumps(kept.pop(member))
+        if member in {"detail", "error"}:
+            start = gone[: bytes_max // 4].decode("utf-8", "ignore")
+            kept[member] = {"reason": "too_large", "bytes": len(gone), "start": start}
+        encoded = orjson.dumps({**kept, "truncated": truncated})
+        if len(encoded) <= bytes_max:
+            break
+    return encoded
+
+
+def _bounded(value: Any) -> Any:
+    """What every later event repeats must be small; all of it is in the payload of the event that told it."""
+    encoded = orjson.dumps(value)
+    if len(encoded) <= _KNOWN_BYTES_MAX:
+        return value
+    return f"{encoded[:_KNOWN_BYTES_MAX].decode('utf-8', 'ignore')}... ({len(encoded)} bytes)"

@@ -151,12 +151,14 @@ class Provider(Protocol):
 
     def stream(self, job_id: str, cursor: Cursor | None) -> Request | None:
         """How to open the job's stream behind `cursor`; None where this API can only be polled."""
+        return None
 
     def read(self, frame: Frame, cursor: Cursor | None) -> Sequence[Reading]:
         """What the frame says. Never raises: what cannot be read is a reading of type `job.unmapped`.
 
         Frames at or before `cursor`, where the cursors of this API have an order, read as nothing.
         """
+        return ()
 
     async def status(self, job_id: str) -> Reading:
         """The job as the status endpoint tells it now, without a key.
@@ -243,6 +245,20 @@ class SourceSettings(BaseModel):
     request_timeout_s: float = Field(30.0, gt=0, description="Deadline for one whole request other than a stream.")
     frame_bytes_max: int = Field(
         1 << 20, ge=1024, description="A larger frame is kept as `job.unmapped` with its first bytes only."
+    )
+    event_bytes_max: int = Field(
+        512 << 10,
+        ge=4096,
+        description="A larger event is cut, its payload first, and says so with `truncated`.",
+    )
+    stalled_after_s: float | None = Field(
+        None,
+        gt=0,
+        description="Without any change for so long, `watch.stalled` is told and the job looked at less often.",
+    )
+    stalled_interval_s: float = Field(30.0, gt=0, description="Seconds between two looks at a stalled job.")
+    poll_when_full: bool = Field(
+        False, description="With no free place for a stream, follow by the status endpoint instead of waiting for one."
     )
     payloads: bool = Field(True, description="Keep the provider's payload, as it came, in every event's data.")
 

@@ -28,14 +28,14 @@ class Roster:
         self._journal = journal
         self._start = start
         self._stop = stop
+        self._revision = 0
 
     async def run(self, useful: Callable[[], None]) -> None:
-        """Watch for ever."""
-        revision = 0
+        """Watch for ever, from where the run before left off: the crew outlives a failing journal."""
         while True:
-            for record in await self._journal.changed(revision):
+            for record in await self._journal.changed(self._revision):
                 await self._reconcile(record)
-                revision = record.revision
+                self._revision = record.revision
             useful()
 
     async def park(self, error: BridgeError) -> None:

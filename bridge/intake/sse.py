@@ -238,10 +238,10 @@ class EventStreams:
         cannot be put on the wire.
         """
         async with self._places, AsyncExitStack() as stack:
-            await self._budget.take()
+            await self._budget.take(prompt=True)
             response = await self._respond(stack, request)
             if response.status_code >= 400:
-                raise refusal(await self._answer(response))
+                raise self._budget.heed(refusal(await self._answer(response)))
             if trouble := _no_stream(response):
                 raise Rejected(f"{request.method} {request.url}: {trouble}", reason="no_stream")
             chunks = await stack.enter_async_context(aclosing(_chunks(response)))

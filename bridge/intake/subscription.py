@@ -5,25 +5,30 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 from bridge.errors import BridgeError, Fatal, Rejected, Temporary
-from bridge.event import Cursor, EventType, JobEvent, JobKey
-from bridge.intake.ending import confirm, is_end, look
+from bridge.event import Cursor, EventType, JobKey
+from bridge.intake.ending import is_end, look
 from bridge.intake.lifecycle import Lifecycle
-from bridge.intake.provider import Frame, OpenStream, Reading
-from bridge.intake.source import Source
+from bridge.intake.provider import OpenStream, Reading, Request
+from bridge.intake.reader import Reader, Reopen
+from bridge.intake.scribe import Scribe
+from bridge.intake.source import Looker, Source
 from bridge.journal.store import Checkpoint, IntakeJournal, SubscriptionState
 from bridge.telemetry.metrics import Metrics
 
 _BARREN_TO_BELIEVE = 2
-"""How many connections in a row may bring no frame of a job that is over, before the next such one is believed.
+"""How many connections in a row may bring nothing new of a job that is over, before the next such one is believed.
 A single stalled connection proves nothing: the frames may still be waiting behind it."""
 
-_LOST = frozenset({"not_found", "gone", "bug"})
+_WORTHWHILE_S = 5.0
+"""A stream that lived so long may be reopened at once when its server asks for it; a shorter one waits its backoff."""
+
+_GONE = frozenset({"not_found", "gone"})
+_LOST = _GONE | {"bug"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +37,10 @@ class Surroundings:
 
     journal: IntakeJournal
     metrics: Metrics
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    wall_clock: Callable[[], float] = time.time
+    """Only for what outlives the process; a duration never trusts it."""
 
 
 class Subscription:
@@ -45,26 +52,36 @@ class Subscription:
         self._key = key
         self._source = source
         self._around = around
-        self._writing = asyncio.Lock()
         self._barren = 0
         self._countable = True
         self._refused: Cursor | None = None
-        self._last_news_s = 0.0
+        self._last_news_s = self._last_change_s = around.clock()
+        self._stalled = False
 
     async def run(self, useful: Callable[[], None]) -> None:
         """Follow the job; returns when it is over and its terminal event journalled, or nobody wants it followed."""
-        record = await self._around.journal.subscription(self._key)
+        around = self._around
+        record = await around.journal.subscription(self._key)
         if record is None or record.state is not SubscriptionState.ACTIVE:
             return
-        self._record = record
-        self._cursor = record.cursor
+
         self._useful = useful
-        settings = self._source.settings
-        self._life = Lifecycle(self._key, self._source.kind, record.memory, payloads=settings.payloads)
+
+        def on_news() -> None:
+            self._countable, self._barren, self._stalled = False, 0, False
+            self._last_change_s = around.clock()
+            useful()
+
+        self._scribe = Scribe(record, self._source, around.journal, around.metrics, on_news)
+        self._reader = Reader(self._key.job_id, self._source, self._scribe, around.clock, around.sleep)
+        if self._scribe.ended:  # removed after its end, and now asked for again
+            await self._scribe.confirm_end()
+            return
         try:
             await self._follow()
         except Rejected as error:
-            young = self._around.clock() - record.created_ms / 1000 < settings.not_found_grace_s
+            age_s = around.wall_clock() - record.created_ms / 1000
+            young = age_s < self._source.settings.not_found_grace_s
             if error.reason == "not_found" and young:  # younger than the provider's own index of jobs
                 raise Temporary(str(error), reason="not_found_yet") from error
             raise
@@ -76,39 +93,62 @@ class Subscription:
         if record is None or record.state is not SubscriptionState.ACTIVE:
             return
         life = Lifecycle(self._key, self._source.kind, record.memory)
-        type_ = EventType.WATCH_LOST if error.reason in _LOST else EventType.WATCH_DENIED
-        event = life.watch(type_, {"reason": error.reason, "text": str(error)})
-        await journal.append(record, [event], Checkpoint(record.cursor, life.memory()))
+        if not life.given_up:
+            type_ = EventType.WATCH_LOST if error.reason in _LOST else EventType.WATCH_DENIED
+            event = life.watch(type_, {"reason": error.reason, "text": str(error)})
+            await journal.append(record, [event], Checkpoint(record.cursor, life.memory()))
         if not isinstance(error, Fatal):
             await journal.steer(self._key, SubscriptionState.PARKED, f"{error.reason}: {error}")
 
     # -- following
 
     async def _follow(self) -> None:
-        if not self._life.watching:
-            await self._journal([self._life.watch(EventType.WATCH_STARTED, {"cursor": self._cursor})])
-        provider, job_id = self._source.provider, self._key.job_id
-        async for readings in provider.backfill(job_id, self._cursor):
-            await self._take(readings)
-        request = provider.stream(job_id, None if self._cursor == self._refused else self._cursor)
-        if request is None:
-            await self._poll()
-            return
+        """Stream where the API can and a place is free, else poll, until the job is over."""
+        if not self._scribe.watching:
+            await self._scribe.watch(EventType.WATCH_STARTED, {"cursor": self._scribe.cursor})
+        over = False
+        while not over:
+            cursor = self._scribe.cursor
+            request = self._source.provider.stream(self._key.job_id, None if cursor == self._refused else cursor)
+            try:
+                over = await (self._poll() if request is None or self._crowded() else self._stream(request))
+            except Fatal as error:
+                if error.reason == "unauthorized" and await self._source.renew():
+                    raise Temporary("the credential was renewed", reason="renewed") from error
+                raise
+
+    def _crowded(self) -> bool:
+        return self._source.settings.poll_when_full and self._source.streams.full
+
+    async def _stream(self, request: Request) -> bool:
+        """One connection; False when the server wants it opened again at once."""
+        opened_s = self._around.clock()
         try:
-            async with self._source.streams.open(request, provider.refusal) as stream:
+            async with self._source.streams.open(request, self._source.provider.refusal) as stream:
                 await _first(self._listen(stream), self._look_beside())
+        except Reopen:
+            if self._around.clock() - opened_s < _WORTHWHILE_S:
+                raise Temporary("the server wants the stream reopened, again and again", reason="reopen") from None
+            return False
         except Rejected as error:
-            await self._refuse_cursor(error)
+            if error.reason in _GONE:
+                await self._stream_gone(error)
+            else:
+                await self._refuse_cursor(error)
+        return True
 
     async def _listen(self, stream: OpenStream) -> None:
         """Read the stream until the job is over. Raises `Temporary` at any other end of it."""
-        self._countable, self._last_news_s = True, self._around.clock()
+        self._countable = True
         try:
+            self._last_news_s = math.inf  # busy is not silent, however long the journal takes
+            if await self._reader.backfill():
+                return
+            self._last_news_s = self._around.clock()
             async for frames in stream:
                 if frames:
-                    self._countable, self._barren = False, 0
-                    self._last_news_s = math.inf  # busy is not silent, however long the journal takes
-                    if await self._take(self._read(frames)):
+                    self._last_news_s = math.inf
+                    if await self._reader.take_frames(frames):
                         return
                     self._last_news_s = self._around.clock()
             await self._stream_ended()
@@ -129,7 +169,7 @@ class Subscription:
 
         Returns when the job is over by the status endpoint and the stream believed to hold nothing more.
         """
-        with self._source.looker():
+        with self._source.looker() as looker:
             while True:
                 seen = await self._look_softly()
                 if seen is not None and is_end(seen):
@@ -137,14 +177,37 @@ class Subscription:
                     await self._end_unseen(seen)
                     return
                 if seen is not None:
-                    await self._take([seen])
-                await self._around.sleep(self._source.look_interval_s())
+                    await self._reader.take([seen])
+                if self._source.provider.tells_beside:
+                    await self._reader.backfill()
+                await self._until_look(looker)
 
-    async def _poll(self) -> None:
-        """Follow by the status endpoint alone."""
-        with self._source.looker():
-            while not await self._take([await self._source.provider.status(self._key.job_id)]):
-                await self._around.sleep(self._source.look_interval_s())
+    async def _poll(self) -> bool:
+        """Follow by the status endpoint alone; False when a stream could be opened instead.
+
+        An answer is all that polling ever gets from a provider that is well, so each one counts as useful.
+        """
+        with self._source.looker(beside_stream=False) as looker:
+            while not await self._reader.take([await self._source.provider.status(self._key.job_id)]):
+                if await self._reader.backfill():
+                    break
+                self._useful()
+                await self._until_look(looker)
+                if self._source.settings.poll_when_full and not self._source.streams.full:
+                    return False
+        return True
+
+    async def _until_look(self, looker: Looker) -> None:
+        """Wait for this job's next turn; one in which nothing moves is told of once and looked at less often."""
+        settings, clock = self._source.settings, self._around.clock
+        if settings.stalled_after_s is not None and not self._stalled:
+            unchanged_s = clock() - self._last_change_s
+            if unchanged_s >= settings.stalled_after_s:
+                self._stalled = True
+                detail = {"reason": "no_change", "unchanged_s": round(unchanged_s)}
+                await self._scribe.watch(EventType.WATCH_STALLED, detail)
+        looker.every_s = settings.stalled_interval_s if self._stalled else settings.status_interval_s
+        await self._around.sleep(self._source.until_look_s(looker, clock()))
 
     async def _look_softly(self) -> Reading | None:
         """A look that may fail: a status endpoint in passing trouble is no reason to leave a stream that lives."""
@@ -159,60 +222,6 @@ class Subscription:
         while (left_s := self._last_news_s + quiet_s - self._around.clock()) > 0:
             await self._around.sleep(min(left_s, quiet_s))
 
-    # -- reading and journalling
-
-    def _read(self, frames: Sequence[Frame]) -> list[Reading]:
-        read = self._source.provider.read
-        cursor = self._cursor
-        readings: list[Reading] = []
-        for frame in frames:
-            if frame.dropped_bytes:
-                self._around.metrics.oversized.labels(self.group).inc()
-            for reading in read(frame, cursor):
-                readings.append(reading)
-                cursor = reading.cursor or cursor
-        return readings
-
-    async def _take(self, readings: Sequence[Reading]) -> bool:
-        """Journal what the readings say; True once the job is over. A stream's word for that is confirmed first."""
-        for index, reading in enumerate(readings):
-            if reading.key is not None and is_end(reading):
-                await self._append(readings[:index])
-                around = self._around
-                end = await confirm(reading, self._source, self._key.job_id, around.clock, around.sleep)
-                await self._append([end, *readings[index + 1 :]])
-                return True
-        await self._append(readings)
-        return self._life.ended
-
-    async def _append(self, readings: Sequence[Reading]) -> None:
-        async with self._writing:
-            late = self._life.late
-            events = self._life.apply(readings)
-            if self._life.late > late:
-                self._around.metrics.late.labels(self.group).inc(self._life.late - late)
-            cursor = next((r.cursor for r in reversed(readings) if r.cursor is not None), None)
-            if events or cursor is not None:
-                await self._journal(events, cursor)
-
-    async def _journal(self, events: Sequence[JobEvent], cursor: Cursor | None = None) -> None:
-        """Append in one transaction with the cursor and the memory."""
-        metrics = self._around.metrics
-        cursor = cursor or self._cursor
-        checkpoint = Checkpoint(cursor, self._life.memory(), self._life.ended)
-        started = time.perf_counter()
-        new = await self._around.journal.append(self._record, events, checkpoint)
-        metrics.append_seconds.observe(time.perf_counter() - started)
-        self._cursor = cursor
-        if new:
-            self._useful()
-        repeats = len(events) - new
-        if repeats:
-            metrics.duplicates.labels(self.group).inc(repeats)
-        # A stream read again brings its repeats first, so the last ones of the batch are the new ones.
-        for type_, count in Counter(event.type for event in events[repeats:]).items():
-            metrics.events.labels(self.group, type_).inc(count)
-
     # -- what the provider refuses or fails to show
 
     async def _end_unseen(self, seen: Reading) -> None:
@@ -224,20 +233,29 @@ class Subscription:
         self._countable = False
         if self._barren <= _BARREN_TO_BELIEVE:
             raise Temporary("the job is over, but its stream has not shown the end yet", reason="end_unseen")
-        async with self._writing:
-            if not self._life.ended:
-                gap = [] if self._cursor is None else [self._life.watch(EventType.WATCH_GAP, {"reason": "end_unseen"})]
-                await self._journal([*gap, *self._life.apply([seen])])
+        if self._scribe.cursor is None:
+            await self._reader.take([seen])
+        else:
+            await self._scribe.watch(EventType.WATCH_GAP, {"reason": "end_unseen"}, then=[seen])
+
+    async def _stream_gone(self, error: Rejected) -> None:
+        """A job can be over for longer than its stream is kept: then the status endpoint alone still tells its end."""
+        seen = await look(self._source, self._key.job_id)
+        if seen is None or not is_end(seen):
+            raise error
+        self._countable = True
+        await self._end_unseen(seen)
 
     async def _refuse_cursor(self, error: Rejected) -> None:
         """A cursor that the provider no longer takes: say that there may be a gap, then start without it.
 
         What the stream then repeats is dropped by comparing it with the cursor that stays on record.
         """
-        if error.reason != "stale_cursor" or self._cursor is None or self._cursor == self._refused:
+        cursor = self._scribe.cursor
+        if error.reason != "stale_cursor" or cursor is None or cursor == self._refused:
             raise error
-        self._refused = self._cursor
-        await self._journal([self._life.watch(EventType.WATCH_GAP, {"reason": "stale_cursor", "text": str(error)})])
+        self._refused = cursor
+        await self._scribe.watch(EventType.WATCH_GAP, {"reason": "stale_cursor", "text": str(error)})
         raise Temporary("the provider refused our cursor; its stream is read again", reason="stale_cursor")
 
 

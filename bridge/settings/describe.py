@@ -130,7 +130,13 @@ def _own(section: str, shared: type[BaseModel], catalogue: Catalogue) -> Rows:
                 yield keys, field, f" Only `{kind}`."
 
 
-_WORDS: dict[Any, str] = {int: "whole number", float: "number", bool: "true or false", SecretStr: "secret"}
+_WORDS: dict[Any, str] = {
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    SecretStr: "secret",
+    Any: "mapping",
+}
 
 
 def _type(annotation: Any) -> str:

@@ -36,6 +36,15 @@ class Metrics:
         )
         self.late = self._counter("late_events", "Frames read after their job's terminal event.", "source")
         self.open_streams = self._gauge("open_streams", "Event streams open now.", "source")
+        self.open_streams_limit = self._gauge(
+            "open_streams_limit", "Event streams that may be open at once; further jobs wait for a place.", "source"
+        )
+        self.budget_waiting = self._gauge("budget_waiting", "Requests that wait for the source's budget now.", "source")
+        self.budget_tokens = self._gauge(
+            "budget_tokens",
+            "Requests that the source's budget would let out at once now; below 1 the next one waits.",
+            "source",
+        )
         self.last_byte = self._gauge(
             "last_byte_timestamp_seconds",
             "When a stream of the source last gave a byte, comments included.",

@@ -15,9 +15,10 @@ import aiohttp
 import pytest
 
 from bridge.demo.simulators.auvy import AuvySimulator, auvy_simulator
-from bridge.demo.simulators.auvy_job import Pace, StreamId
+from bridge.demo.simulators.auvy_job import StreamId
 from bridge.demo.simulators.auvy_world import World
 from bridge.demo.simulators.faults import CALM, FaultRates
+from bridge.demo.simulators.world import Pace
 
 EPOCH_MS = 1_764_000_000_000
 FAST = Pace(job_s=0.1, events_per_s=400, hold_s=0.05, status_lag_s=0.0)

@@ -6,14 +6,13 @@ that the documentation leaves open are invented.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
+
+from bridge.demo.simulators.world import Entry, Job, Pace, Step, rfc3339
 
 PLOTS = ("completes", "waits", "fails", "completes", "pauses", "completes", "silent")
 """What becomes of job 1, 2, 3 ..., over and over. A silent one was started without `stream: true`."""
@@ -21,32 +20,6 @@ PLOTS = ("completes", "waits", "fails", "completes", "pauses", "completes", "sil
 _WORDS = ("the", "order", "was", "found", "and", "twelve", "euros", "were", "refunded", "–", "merci", "✓", "done")
 _KINDS = {"token": 72, "content_block": 7, "reflex_call": 7, "state_update": 7, "usage_note": 4, "garbled": 3}
 """Relative frequency. `usage_note` is documented nowhere, as new kinds will be; `garbled` is a line that is no JSON."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How fast jobs live."""
-
-    job_s: float = 6.0
-    """How long the longest job goes on, holds not counted."""
-    events_per_s: float = 10.0
-    """Chunks a second while it runs."""
-    hold_s: float = 2.5
-    """How long a waiting or paused job stays so if nobody helps it on."""
-    status_lag_s: float = 0.2
-    """How far the status endpoint is behind the stream."""
-
-
-class Step(NamedTuple):
-    """One moment of a life: `after_ms` behind the one before it, a new state, and what the stream then says."""
-
-    after_ms: int
-    changes: dict[str, Any]
-    kind: str = ""
-    """Empty: nothing is said."""
-    data: str = ""
-    hold_s: float = 0.0
-    """Stay here for so long, or until somebody helps the job on."""
 
 
 def life(plot: str, pace: Pace, dice: Random) -> Iterator[Step]:
@@ -115,120 +88,44 @@ class StreamId(NamedTuple):
         return cls(int(ms), int(seq))
 
 
-class Entry(NamedTuple):
-    """One entry of a job's stream, ready for the wire."""
+class SimulatedJob(Job):
+    """One job as the API knows it."""
 
-    id: StreamId
-    kind: str
-    frame: bytes
+    ends: ClassVar = {"completed": "completed", "failed": "failed"}
+    holds: ClassVar = frozenset({"waiting", "paused"})
 
+    def __init__(
+        self,
+        job_id: str,
+        steps: Iterator[Step],
+        *,
+        epoch_ms: int,
+        lag_s: float,
+        streaming: bool = True,
+        closes: bool = True,
+    ) -> None:
+        later = ("progress", "current_step", "failedReason", "result", "waitingFor", "processed_at", "finished_at")
+        created = {"job_id": job_id, "status": "pending", "created_at": rfc3339(epoch_ms)}
+        super().__init__(job_id, steps, created | dict.fromkeys(later), epoch_ms=epoch_ms, lag_s=lag_s)
+        self.closes = closes
+        self._streaming = streaming
+        self._last = StreamId(0, 0)
 
-@dataclass(slots=True)
-class SimulatedJob:
-    """One job as the API knows it. `state` is the truth; `shown` is what the status endpoint admits to by now."""
+    def say(self, step: Step) -> list[Entry]:
+        same_ms = self.now_ms == self._last.ms
+        self._last = StreamId(self.now_ms, self._last.seq + 1 if same_ms else 0)
+        moment = rfc3339(self.now_ms)
+        self.state["processed_at"] = self.state["processed_at"] or moment
+        self.state["finished_at"] = moment if self.over else None
+        if not (step.kind and self._streaming):
+            return []
+        return [Entry(str(self._last), step.kind, f"id: {self._last}\ndata: {step.said}\n\n".encode())]
 
-    id: str
-    steps: Iterator[Step]
-    epoch_ms: int
-    """The millisecond at which its stream ids begin."""
-    lag_s: float
-    streaming: bool = True
-    closes: bool = True
-    """Whether the server closes the stream behind the terminal chunk."""
-    entries: list[Entry] = field(default_factory=list)
-    state: dict[str, Any] = field(default_factory=dict)
-    shown: dict[str, Any] = field(default_factory=dict)
-    born_s: float = field(init=False)
-    """On the event loop's clock."""
-    _now: StreamId = field(init=False)
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
-    _helped: asyncio.Event = field(default_factory=asyncio.Event)
-    _cancelled: bool = False
-
-    def __post_init__(self) -> None:
-        self.born_s = asyncio.get_running_loop().time()
-        self._now = StreamId(self.epoch_ms, -1)
-        fields = ("progress", "current_step", "failedReason", "result", "waitingFor", "processed_at", "finished_at")
-        created = {"job_id": self.id, "status": "pending", "created_at": _rfc3339(self.epoch_ms)}
-        self.state = self.shown = created | dict.fromkeys(fields)
-
-    @property
-    def over(self) -> bool:
-        """Whether the job will never move again."""
-        return self.state["status"] in {"completed", "failed"}
-
-    @property
-    def held(self) -> bool:
-        """Whether it waits for somebody to help it on."""
-        return self.state["status"] in {"waiting", "paused"}
-
-    async def live(self) -> None:
-        """Take all the steps in real time; those that are due already are taken at once."""
-        loop = asyncio.get_running_loop()
-        due_s = loop.time()
-        for step in self.steps:
-            due_s += step.after_ms / 1000
-            await asyncio.sleep(max(0.0, due_s - loop.time()))
-            if self._cancelled:
-                return
-            self._take(step)
-            if step.hold_s:
-                await self._hold(step.hold_s)
-                due_s = loop.time()
-
-    async def news(self, timeout_s: float) -> bool:
-        """Wait for the next entry or the end; False when the time is over first."""
-        try:
-            await asyncio.wait_for(self._news.wait(), timeout_s)
-        except TimeoutError:
-            return False
-        return True
-
-    def behind(self, after: StreamId | None, retained: int) -> list[Entry]:
-        """The retained entries behind an id; all that are retained without one."""
-        start = bisect_right(self.entries, after, key=lambda entry: entry.id) if after else 0
-        return self.entries[max(start, self.trimmed(retained)) :]
-
-    def trimmed(self, retained: int) -> int:
-        """How many entries retention has already thrown away."""
-        return max(0, len(self.entries) - retained)
-
-    def help_on(self) -> None:
-        """End a hold early."""
-        self._helped.set()
+    def behind(self, after: StreamId) -> int:
+        """The index of the first entry behind an id."""
+        return bisect_right(self.entries, after, key=lambda entry: StreamId.parse(entry.key))
 
     def cancel(self) -> None:
         """Stop for good. The documented enum has no word for it, so it reads as a failure."""
-        self._cancelled = True
-        self._helped.set()
         why = "cancelled by request"
-        self._take(Step(1, {"status": "failed", "failedReason": why}, "error", _json(type="error", error=why)))
-
-    async def _hold(self, hold_s: float) -> None:
-        self._now = StreamId(self._now.ms + round(1000 * hold_s), -1)
-        self._helped.clear()
-        try:
-            await asyncio.wait_for(self._helped.wait(), hold_s)
-        except TimeoutError:
-            return
-
-    def _take(self, step: Step) -> None:
-        same_ms = step.after_ms == 0
-        self._now = StreamId(self._now.ms + step.after_ms, self._now.seq + 1 if same_ms else 0)
-        self.state = self.state | step.changes
-        moment = _rfc3339(self._now.ms)
-        self.state["processed_at"] = self.state["processed_at"] or moment
-        self.state["finished_at"] = moment if self.over else None
-        asyncio.get_running_loop().call_later(self.lag_s, self._show, self.state)
-        if step.kind and self.streaming:
-            frame = f"id: {self._now}\ndata: {step.data}\n\n".encode()
-            self.entries.append(Entry(self._now, step.kind, frame))
-        self._news.set()
-        self._news = asyncio.Event()
-
-    def _show(self, state: dict[str, Any]) -> None:
-        self.shown = state
-
-
-def _rfc3339(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self.stop(Step(1, {"status": "failed", "failedReason": why}, "error", _json(type="error", error=why)))

@@ -6,6 +6,7 @@ Facts: the vendor's Jobs API and streaming pages; contract page AUVY 1.2 to 1.7.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
@@ -17,6 +18,7 @@ from pydantic import AnyHttpUrl, Field
 
 from bridge.errors import BridgeError, Rejected, Temporary
 from bridge.event import Cursor, EventType, JobStatus, Json
+from bridge.intake.decoding import decoded
 from bridge.intake.provider import (
     Action,
     Answer,
@@ -52,8 +54,8 @@ _KINDS = {
 }
 """Chunk kind: event type, name of the detail, and the one field it comes from (None: the whole chunk)."""
 
-_STREAM_ID = re.compile(r"(\d{1,20})-(\d{1,20})")
-_PAGE, _OVERLAP = 100, 10
+_STREAM_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
+_PAGE, _OVERLAP = 100, 0.1
 
 
 class AuvySettings(SourceSettings):
@@ -102,19 +104,23 @@ class Auvy(Provider):
         return Request(f"{self._job(job_id)}/stream", params=params, headers=self._headers)
 
     def read(self, frame: Frame, cursor: Cursor | None) -> Sequence[Reading]:
-        if cursor is not None and _order(frame.id) <= _order(cursor):
+        place = _place(frame.id)
+        if place is None:
+            here = partial(Reading, key=_digest(frame))
+        elif cursor is not None and place <= (_place(cursor) or (0, 0)):
             return ()
-        here = partial(Reading, key=frame.id, cursor=Cursor(frame.id) if frame.id else None)
+        else:
+            here = partial(Reading, key=frame.id, cursor=Cursor(frame.id))
         if frame.dropped_bytes:
             size = len(frame.data) + frame.dropped_bytes
             detail = {"reason": "oversized", "bytes": size, "start": excerpt(frame.data), "truncated": True}
             return (here(type=EventType.UNMAPPED, detail=detail),)
         try:
-            chunk = orjson.loads(frame.data)
-        except orjson.JSONDecodeError:
+            chunk, payload = decoded(frame.data)
+        except ValueError:
             detail = {"reason": "not_json", "text": frame.data.decode("utf-8", "replace")}
             return (here(type=EventType.UNMAPPED, detail=detail),)
-        return (_chunk(chunk, partial(here, payload=frame.data)),)
+        return (_chunk(chunk, partial(here, payload=payload)),)
 
     async def status(self, job_id: str) -> Reading:
         """AUVY mixes naming: `failedReason` and `waitingFor` stand among snake case fields (1.2).
@@ -139,25 +145,25 @@ class Auvy(Provider):
             waiting_for=body.get("waitingFor"),
             time=body.get("finished_at") if status is not None and status.terminal else None,
             result=body.get("result"),
-            error=None if reason is None else {"message": str(reason)},
+            error=None if reason is None else _error(reason),
             payload=orjson.dumps(body),
         )
 
     async def jobs(self) -> AsyncGenerator[Sequence[str], None]:
+        """Page by page over all statuses at once: a crowd in one of them must not hide the others."""
         statuses: Sequence[str | None] = self._settings.discover_statuses or [None]
-        for status in statuses:
-            seen: set[str] = set()
-            offset = 0
-            while True:
-                page = await self._page(status, offset)
-                new = [job_id for job_id in dict.fromkeys(page) if job_id not in seen]
-                if not new:
-                    break
-                seen.update(new)
-                yield new
-                if len(page) < _PAGE:
-                    break
-                offset += _PAGE - _OVERLAP
+        seen: dict[str | None, set[str]] = {status: set() for status in statuses}
+        offsets = dict.fromkeys(seen, 0)
+        while seen:
+            for status, known in list(seen.items()):
+                page, step = await self._page(status, offsets[status])
+                new = [job_id for job_id in dict.fromkeys(page) if job_id not in known]
+                known.update(new)
+                offsets[status] += step
+                if new:
+                    yield new
+                if not new or not step:
+                    del seen[status]
 
     def refusal(self, answer: Answer) -> BridgeError:
         """400 on a stream can only be about its `after` (1.7)."""
@@ -173,8 +179,8 @@ class Auvy(Provider):
         error = common_refusal(answer)
         if isinstance(error, Temporary) and error.after_s is None and isinstance(after_s, int | float):
             error.after_s = float(after_s)
-        if answer.status == 403 and code in {"trial_expired", "cost_cap"}:
-            error.reason = str(code)
+        if answer.status == 403 and isinstance(code, str) and code in {"trial_expired", "cost_cap"}:
+            error.reason = code
         return error
 
     async def act(self, job_id: str, action: Action, body: Json) -> Answer:
@@ -196,14 +202,18 @@ class Auvy(Provider):
             raise Rejected("`workspace_id` is needed, here or in the source's settings", reason="invalid")
         return {"workspace_id": workspace_id, "input": {"type": "intervention_response", **given}}
 
-    async def _page(self, status: str | None, offset: int) -> list[str]:
+    async def _page(self, status: str | None, offset: int) -> tuple[list[str], int]:
+        """The ids on a page, and how far to go on for the next: zero behind the last one."""
         params = {"limit": str(_PAGE), "offset": str(offset)} | ({"status": status} if status else {})
         body = await self._http.json(Request(f"{self._v1}/jobs", params=params, headers=self._headers), self._error)
         jobs = body.get("jobs") if isinstance(body, dict) else None
         if not isinstance(jobs, list):
             raise Temporary("the job list answered without `jobs`", reason="not_json")
         ids = (job.get("job_id", job.get("id")) for job in jobs if isinstance(job, dict))
-        return [job_id for job_id in ids if isinstance(job_id, str) and job_id]
+        limit = body.get("limit")  # the server may give fewer than asked for
+        full = min(_PAGE, limit) if isinstance(limit, int) else _PAGE
+        step = len(jobs) - int(len(jobs) * _OVERLAP) if len(jobs) >= full else 0
+        return [job_id for job_id in ids if isinstance(job_id, str) and job_id], step
 
     def _job(self, job_id: str) -> str:
         return f"{self._v1}/jobs/{quote(job_id, safe='')}"
@@ -224,22 +234,31 @@ def _chunk(chunk: Any, here: Callable[..., Reading]) -> Reading:
     if kind == "complete":
         return here(status=JobStatus.COMPLETED, provider_status="completed", result=chunk.get("result"))
     if kind == "error":
-        return here(status=JobStatus.FAILED, provider_status="failed", error={"message": str(chunk.get("error"))})
+        return here(status=JobStatus.FAILED, provider_status="failed", error=_error(chunk.get("error")))
     return here(type=EventType.UNMAPPED, detail={"reason": "unknown_kind", "kind": kind})
 
 
-def _order(stream_id: str) -> tuple[int, int]:
-    """Redis-style ids compare as a pair of integers, never as text; anything else comes after every cursor."""
+def _place(stream_id: str) -> tuple[int, int] | None:
+    """Redis-style ids compare as a pair of integers, never as text; None for anything else, which has no place."""
     match = _STREAM_ID.fullmatch(stream_id)
-    return (int(match[1]), int(match[2])) if match else (1 << 70, 0)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _digest(frame: Frame) -> str:
+    """Names a frame without a stream id by what it says, so that reading it again mints no second event."""
+    return hashlib.sha256(b"%b\n%b" % (frame.id.encode(), frame.data)).hexdigest()[:32]
+
+
+def _error(word: Any) -> Json:
+    return {"message": word if isinstance(word, str) else orjson.dumps(word).decode()}
 
 
 def _error_body(body: bytes) -> dict[str, Any]:
     try:
-        decoded = orjson.loads(body)
+        error = orjson.loads(body)
     except orjson.JSONDecodeError:
         return {}
-    return decoded if isinstance(decoded, dict) else {}
+    return error if isinstance(error, dict) else {}
 
 
 PLUG = Plug(kind="auvy", settings=AuvySettings, build=Auvy)

@@ -7,31 +7,13 @@ from typing import Any
 
 import orjson
 import pytest
+from doubles import CannedHttp
 from pydantic import SecretStr
 
 from bridge.errors import BridgeError, Fatal, Rejected, Temporary
 from bridge.event import Cursor, EventType, JobStatus
-from bridge.intake.provider import Answer, Frame, Reading, Refusal, Request
+from bridge.intake.provider import Answer, Frame, Reading, Request
 from bridge.intake.providers.auvy import Auvy, AuvySettings
-
-
-class CannedHttp:
-    """Answers requests from a function and remembers them."""
-
-    def __init__(self, answer: Callable[[Request], Any]) -> None:
-        self._answer = answer
-        self.requests: list[Request] = []
-
-    async def json(self, request: Request, refusal: Refusal) -> Any:
-        self.requests.append(request)
-        answer = self._answer(request)
-        if isinstance(answer, Answer):
-            raise refusal(answer)
-        return answer
-
-    async def exchange(self, request: Request) -> Answer:
-        self.requests.append(request)
-        return Answer(200, {}, orjson.dumps(self._answer(request)), 0.0)
 
 
 def auvy(answer: Callable[[Request], Any] = lambda request: {}, **settings: Any) -> tuple[Auvy, CannedHttp]:

@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import aiohttp
 import pytest
@@ -254,6 +254,34 @@ async def test_every_request_takes_from_the_budget_before_it_goes_out(session: a
         for _ in range(3):
             await http.json(Request(url), common_refusal)
     assert requests == pytest.approx([0, 1, 2])
+
+
+@pytest.mark.parametrize("ask", [SourceHttp.json, SourceHttp.exchange])
+async def test_a_refusal_for_too_many_requests_holds_the_budget_for_everybody(
+    session: aiohttp.ClientSession, ask: Callable[..., Awaitable[object]]
+) -> None:
+    budget = Budget(6000)
+    async with serving(fixed(status=429, Retry_After="7")) as url:
+        arguments = [common_refusal] if ask is SourceHttp.json else []
+        with suppress(Temporary):
+            await ask(SourceHttp(session, budget), Request(url), *arguments)
+    assert budget.tokens == 0
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(budget.take(), 0.05)
+
+
+async def test_what_somebody_waits_for_passes_the_queue(session: aiohttp.ClientSession) -> None:
+    paths: list[str] = []
+
+    async def reply(request: web.Request) -> web.StreamResponse:
+        paths.append(request.path)
+        return await fixed()(request)
+
+    async with serving(reply) as url:
+        http = SourceHttp(session, Budget(3000, burst=1))
+        looks = [http.json(Request(f"{url}/look"), common_refusal) for _ in range(10)]
+        await asyncio.gather(*looks, http.exchange(Request(f"{url}/act")))
+    assert "/jobs/act" in paths[:4]
 
 
 async def test_the_wait_for_the_budget_is_not_on_the_deadline(session: aiohttp.ClientSession) -> None:

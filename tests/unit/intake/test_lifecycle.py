@@ -113,3 +113,37 @@ def test_an_unknown_status_word_is_kept_and_moves_nothing() -> None:
     assert event.type == EventType.STATE
     assert data(event)["job"]["provider_status"] == "defragmenting"
     assert folded.job.status is JobStatus.RUNNING
+
+
+def test_a_fingerprint_tells_a_change_that_nothing_else_shows_and_survives_a_restart() -> None:
+    folded = life()
+    folded.apply([state(JobStatus.RUNNING, fingerprint="a")])
+    assert folded.apply([state(JobStatus.RUNNING, fingerprint="a")]) == []
+    (event,) = folded.apply([state(JobStatus.RUNNING, fingerprint="b", detail={"attempt": 2})])
+    assert event.type == EventType.STATE
+    assert life(folded.memory()).apply([state(JobStatus.RUNNING, fingerprint="b")]) == []
+
+
+@pytest.mark.parametrize(
+    ("reading", "truncated"),
+    [
+        (Reading(type=EventType.OUTPUT, key="1", detail={"text": "x"}, payload=b'"' + b"p" * 9000 + b'"'), ["payload"]),
+        (
+            Reading(status=JobStatus.COMPLETED, key="1", result="r" * 9000, payload=b'"' + b"p" * 9000 + b'"'),
+            ["payload", "result"],
+        ),
+        (Reading(type=EventType.OUTPUT, key="1", detail={"text": "d" * 9000}), ["detail"]),
+        (Reading(status=JobStatus.FAILED, key="1", error={"message": "e" * 9000}), ["error"]),
+    ],
+)
+def test_a_large_event_is_cut_and_names_what_was_cut(reading: Reading, truncated: list[str]) -> None:
+    (event,) = Lifecycle(KEY, "auvy", b"", event_bytes_max=8192).apply([reading])
+    assert len(event.data) <= 8192
+    told = data(event)
+    assert told["truncated"] == truncated
+    for member in truncated:
+        if member in {"detail", "error"}:
+            assert told[member]["bytes"] > 9000
+            assert len(told[member]["start"]) > 1000
+        else:
+            assert member not in told

@@ -464,6 +464,36 @@ async def test_every_request_takes_from_the_budget_before_it_goes_out(client: ht
     assert requests == pytest.approx([0, 1, 2])
 
 
+async def test_a_refusal_for_too_many_requests_holds_the_budget_for_everybody(client: httpx.AsyncClient) -> None:
+    budget = Budget(6000)
+    async with serving(fixed(status=429)) as url:
+        with pytest.raises(Temporary):
+            await read(EventStreams(client, budget), url)
+    assert budget.tokens == 0
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(budget.take(), 0.05)
+
+
+async def test_a_stream_passes_the_queue_of_looks(client: httpx.AsyncClient) -> None:
+    order: list[str] = []
+
+    async def reply(request: web.Request) -> web.StreamResponse:
+        order.append("stream")
+        return await fixed(status=503)(request)
+
+    async def look(budget: Budget) -> None:
+        await budget.take()
+        order.append("look")
+
+    async with serving(reply) as url:
+        budget = Budget(3000, burst=1)
+        looks = [asyncio.create_task(look(budget)) for _ in range(10)]
+        with pytest.raises(Temporary):
+            await read(EventStreams(client, budget), url)
+        await asyncio.gather(*looks)
+    assert "stream" in order[:4]
+
+
 @pytest.mark.parametrize("how", ["leave", "cancel"])
 async def test_leaving_or_cancelling_closes_the_connection(client: httpx.AsyncClient, how: str) -> None:
     left, began = asyncio.Event(), asyncio.Event()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -51,6 +51,9 @@ class Numbers(Provider):
     """A provider whose frames are numbered texts: `e` is the end, anything else output."""
 
     def __init__(self, looks: Sequence[Reading | BridgeError], *, polled: bool = False) -> None:
+        self.told: list[Reading] = []
+        """What `backfill` knows, each reading with its number as key and cursor."""
+        self.renewals: list[bool] = []
         self._looks = list(looks)
         self._polled = polled
         self.asked: list[Cursor | None] = []
@@ -62,9 +65,22 @@ class Numbers(Provider):
     def read(self, frame: Frame, cursor: Cursor | None) -> Sequence[Reading]:
         if cursor is not None and int(frame.id) <= int(cursor):
             return ()
+        if frame.data == b"reopen":
+            return (Reading(reopen=True),)
+        hole = cursor is not None and int(frame.id) > int(cursor) + 1
         status = JobStatus.COMPLETED if frame.data == b"e" else None
         type_ = None if status else EventType.OUTPUT
-        return (Reading(type_, frame.id, Cursor(frame.id), status=status, detail={"text": frame.data.decode()}),)
+        return (
+            Reading(type_, frame.id, Cursor(frame.id), status=status, detail={"text": frame.data.decode()}, hole=hole),
+        )
+
+    async def backfill(self, job_id: str, cursor: Cursor | None) -> AsyncGenerator[Sequence[Reading], None]:
+        behind = [reading for reading in self.told if int(reading.key or 0) > int(cursor or 0)]
+        if behind:
+            yield behind
+
+    async def renew(self) -> bool:
+        return bool(self.renewals) and self.renewals.pop(0)
 
     async def status(self, job_id: str) -> Reading:
         look = self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
@@ -116,7 +132,9 @@ class Following:
         self.provider, self.streams = provider, streams
         options = SourceSettings.model_validate({"provider": "numbers"} | settings)
         source = Source("src", "numbers", provider, streams, options)
-        self.subscription = Subscription(KEY, source, Surroundings(journal, self.metrics, self.clock, self.clock.sleep))
+        self.subscription = Subscription(
+            KEY, source, Surroundings(journal, self.metrics, self.clock, self.clock.sleep, self.clock)
+        )
         self.useful = 0
 
     async def run_once(self) -> None:
@@ -331,3 +349,120 @@ async def test_only_news_counts_as_useful(follow: Follow) -> None:
     with pytest.raises(Temporary):
         await job.run_once()
     assert job.useful == before
+
+
+def told(number: int) -> Reading:
+    """What the backfill knows of one number."""
+    return Reading(EventType.OUTPUT, str(number), Cursor(str(number)), detail={"text": "from the list"})
+
+
+async def test_what_was_missed_is_filled_in_before_the_stream_goes_on(follow: Follow) -> None:
+    job = follow(
+        [RUNNING, RUNNING, RUNNING, DONE],
+        [[(1, "a")], Temporary("cut", reason="cut")],
+        [[(4, "d"), (5, "e")]],
+        status_interval_s=NEVER,
+    )
+    with pytest.raises(Temporary):
+        await job.run_once()
+    job.provider.told = [told(2), told(3)]
+    await job.run()
+    assert [line for line in await job.told() if line.startswith("job.") and "status" not in line] == [
+        "job.output 1",
+        "job.output 2",
+        "job.output 3",
+        "job.output 4",
+        "job.completed 5",
+    ]
+
+
+async def test_a_hole_in_a_living_stream_is_asked_for_once_and_then_accepted(follow: Follow) -> None:
+    job = follow([RUNNING, DONE], [[(1, "a")], [(3, "c")], [(9, "e")]], status_interval_s=NEVER)
+    asked = 0
+    backfill = job.provider.backfill
+
+    async def counted(job_id: str, cursor: Cursor | None) -> AsyncGenerator[Sequence[Reading], None]:
+        nonlocal asked
+        asked += 1
+        if cursor == "1":
+            job.provider.told = [told(2)]
+        async for readings in backfill(job_id, cursor):
+            yield readings
+
+    job.provider.backfill = counted  # type: ignore[method-assign]
+    await job.run()
+    assert [line for line in await job.told() if "status" not in line and "watch" not in line] == [
+        "job.output 1",
+        "job.output 2",
+        "job.output 3",
+        "job.completed 9",
+    ]
+    assert asked == 3  # when the stream opened, before 3, before 9
+
+
+async def test_what_only_the_backfill_tells_comes_before_the_end(follow: Follow) -> None:
+    job = follow([RUNNING, DONE], [[(1, "a")], [(3, "e")]], status_interval_s=NEVER)
+    job.provider.tells_beside = True
+    job.provider.told = [told(1), told(2)]
+    await job.run()
+    assert [line for line in await job.told() if "status" not in line and "watch" not in line] == [
+        "job.output 1",
+        "job.output 2",
+        "job.completed 3",
+    ]
+
+
+async def test_a_server_that_wants_to_be_called_again_is_no_failure_once_it_lived_a_while(follow: Follow) -> None:
+    job = follow([RUNNING, DONE], [[(1, "a"), (2, "reopen")]], [[(2, "e")]], status_interval_s=NEVER)
+    opened = job.streams.open
+
+    @asynccontextmanager
+    async def aging(request: Request, refusal: Refusal) -> AsyncIterator[ScriptedStream]:
+        async with opened(request, refusal) as stream:
+            job.clock.now_s += 60
+            yield stream
+
+    job.streams.open = aging  # type: ignore[method-assign]
+    assert await job.run() == []
+    assert job.streams.opened == 2
+
+
+async def test_one_that_wants_so_at_once_waits_its_backoff(follow: Follow) -> None:
+    job = follow([RUNNING], [[(1, "reopen")]], status_interval_s=NEVER)
+    with pytest.raises(Temporary) as caught:
+        await job.run_once()
+    assert caught.value.reason == "reopen"
+
+
+async def test_a_refused_credential_is_renewed_once(follow: Follow) -> None:
+    refused = Fatal("HTTP 401", reason="unauthorized")
+    job = follow([RUNNING, DONE], refused, [[(1, "e")]], status_interval_s=NEVER)
+    job.provider.renewals = [True]
+    assert await job.run() == ["renewed"]
+
+
+async def test_a_job_in_which_nothing_moves_is_told_of_once_and_looked_at_less_often(follow: Follow) -> None:
+    job = follow([*[RUNNING] * 20, DONE], polled=True, status_interval_s=2, stalled_after_s=10, stalled_interval_s=50)
+    began_s = job.clock.now_s
+    await job.run()
+    stalled = [entry for entry in await job.entries() if entry.type == "watch.stalled"]
+    assert len(stalled) == 1
+    assert orjson.loads(stalled[0].data)["detail"]["reason"] == "no_change"
+    assert job.clock.now_s - began_s > 10 * 50
+    assert (await job.told())[-1].startswith("job.completed")
+
+
+async def test_without_a_free_place_for_a_stream_a_job_can_be_polled_until_there_is_one(follow: Follow) -> None:
+    job = follow([RUNNING, RUNNING, RUNNING, DONE], [[(1, "e")]], poll_when_full=True)
+    job.streams.full = True
+    looks = job.provider.status
+
+    async def status(job_id: str) -> Reading:
+        seen = await looks(job_id)
+        job.streams.full = False
+        return seen
+
+    job.provider.status = status  # type: ignore[method-assign]
+    await job.run()
+    assert job.streams.opened == 1
+    assert (await job.told())[-1] == "job.completed 1"
