@@ -12,7 +12,7 @@ COPY requirements.txt ./
 RUN pip download --require-hashes --only-binary=:all: --dest /wheels -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY bridge bridge
-RUN pip wheel --no-deps --wheel-dir /wheels . \
+RUN pip wheel --no-deps --no-index --find-links /wheels --wheel-dir /wheels . \
     && python -m venv --without-pip /opt/jobbridge \
     && pip --python /opt/jobbridge install --no-index --find-links /wheels jobbridge
 
