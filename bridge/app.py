@@ -38,7 +38,7 @@ from bridge.settings import Settings
 from bridge.supervision.backoff import Backoff
 from bridge.supervision.crew import Crew, Crews
 from bridge.supervision.session import Session
-from bridge.supervision.supervisor import Surroundings
+from bridge.supervision.supervisor import SessionState, Surroundings
 from bridge.telemetry.metrics import Metrics
 
 Catalogue = Mapping[str, Plug[Any]]
@@ -73,12 +73,14 @@ class Bridge:
             self.delivery.shut_down()
 
     async def _drain(self) -> None:
-        """Wait until every sink has settled what is journalled, or the deadline passes: the journal keeps the rest."""
+        """Wait until the sinks have settled what is journalled, or the deadline passes: the journal keeps the rest.
+
+        A parked sink will not: nobody waits for it.
+        """
+        awake = {status.group for status in self.delivery.states() if status.state is not SessionState.PARKED}
         try:
             async with asyncio.timeout(self.settings.supervision.drain_timeout_s):
-                # Behind what the cancelled sessions had handed to the journal already: that is journalled all the same.
-                await self.journal.register(list(self.settings.sinks))
-                await self.journal.settled()
+                await self.journal.settled(awake)
         except (TimeoutError, Temporary):
             health = await self.journal.health()
             self.log.warning("bridge.drain_deadline", unsettled_entries=health.depth, journal=health.detail)

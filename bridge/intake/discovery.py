@@ -33,7 +33,8 @@ class Discovery:
     async def run(self, useful: Callable[[], None]) -> None:
         """List for ever. Raises what the listing raises."""
         while True:
-            await self._list()
+            async with self._source.authorized():
+                await self._list()
             useful()
             await self._sleep(self._discover.every_s)
 

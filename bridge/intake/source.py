@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
+from bridge.errors import Fatal, Temporary
 from bridge.intake.provider import Provider, SourceSettings, Streams
 
 _POLLED, _BESIDE_STREAMS = 0.9, 0.5
@@ -57,11 +58,23 @@ class Source:
     _renewals: int = field(default=0, init=False)
     _renewed: bool = field(default=False, init=False)
 
-    async def renew(self) -> bool:
-        """Try for a fresh credential; jobs that were refused at the same time share one attempt's outcome."""
-        attempt = self._renewals
+    @asynccontextmanager
+    async def authorized(self) -> AsyncIterator[None]:
+        """A 401 met inside becomes `Temporary` (`renewed`) where a fresh credential can be had.
+
+        Jobs that are refused at the same time, or with a credential from before, share one renewal.
+        """
+        known = self._renewals
+        try:
+            yield
+        except Fatal as error:
+            if error.reason == "unauthorized" and await self._renewed_since(known):
+                raise Temporary("the credential was renewed", reason="renewed") from error
+            raise
+
+    async def _renewed_since(self, known: int) -> bool:
         async with self._renewing:
-            if self._renewals == attempt:
+            if self._renewals == known:
                 self._renewed = await self.provider.renew()
                 self._renewals += 1
             return self._renewed

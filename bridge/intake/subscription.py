@@ -104,18 +104,17 @@ class Subscription:
 
     async def _follow(self) -> None:
         """Stream where the API can and a place is free, else poll, until the job is over."""
-        if not self._scribe.watching:
-            await self._scribe.watch(EventType.WATCH_STARTED, {"cursor": self._scribe.cursor})
         over = False
         while not over:
             cursor = self._scribe.cursor
             request = self._source.provider.stream(self._key.job_id, None if cursor == self._refused else cursor)
-            try:
+            async with self._source.authorized():
                 over = await (self._poll() if request is None or self._crowded() else self._stream(request))
-            except Fatal as error:
-                if error.reason == "unauthorized" and await self._source.renew():
-                    raise Temporary("the credential was renewed", reason="renewed") from error
-                raise
+
+    async def _begin(self) -> None:
+        """The provider has let us in: say so, unless that was the last word about our watching already."""
+        if not self._scribe.watching:
+            await self._scribe.watch(EventType.WATCH_STARTED, {"cursor": self._scribe.cursor})
 
     def _crowded(self) -> bool:
         return self._source.settings.poll_when_full and self._source.streams.full
@@ -125,6 +124,7 @@ class Subscription:
         opened_s = self._around.clock()
         try:
             async with self._source.streams.open(request, self._source.provider.refusal) as stream:
+                await self._begin()
                 await _first(self._listen(stream), self._look_beside())
         except Reopen:
             if self._around.clock() - opened_s < _WORTHWHILE_S:
@@ -188,14 +188,15 @@ class Subscription:
         An answer is all that polling ever gets from a provider that is well, so each one counts as useful.
         """
         with self._source.looker(beside_stream=False) as looker:
-            while not await self._reader.take([await self._source.provider.status(self._key.job_id)]):
-                if await self._reader.backfill():
-                    break
+            while True:
+                seen = await self._source.provider.status(self._key.job_id)
+                await self._begin()
+                if await self._reader.take([seen]) or await self._reader.backfill():
+                    return True
                 self._useful()
                 await self._until_look(looker)
                 if self._source.settings.poll_when_full and not self._source.streams.full:
                     return False
-        return True
 
     async def _until_look(self, looker: Looker) -> None:
         """Wait for this job's next turn; one in which nothing moves is told of once and looked at less often."""

@@ -6,7 +6,7 @@ raised when the disk or database cannot take a write now; nothing of the call ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -197,8 +197,8 @@ class DeliveryJournal(Protocol):
         outcome count as delivered.
         """
 
-    async def settled(self) -> None:
-        """Returns once every registered consumer has settled all that is journalled."""
+    async def settled(self, consumers: Collection[str]) -> None:
+        """Returns once these consumers have settled all that is journalled."""
 
     async def due(self, consumer: str, partition: int, before_ms: int, limit: int) -> Sequence[Outstanding]:
         """Retrying entries whose time has come, the longest due first."""

@@ -26,6 +26,9 @@ class Helpful:
         self._outcome = outcome
         self.asked: list[tuple[str, Action, Json]] = []
 
+    async def renew(self) -> bool:
+        return False
+
     async def act(self, job_id: str, action: Action, body: Json) -> Answer:
         self.asked.append((job_id, action, body))
         if isinstance(self._outcome, Exception):
@@ -92,7 +95,7 @@ async def test_no_body_is_an_empty_one(action: str) -> None:
     [
         (answered(400, {"message": "already completed"}), 400, 1),
         (answered(409, {}), 409, 1),
-        (answered(401, {}), 502, 1),  # our key, not the caller's
+        (answered(401, {}), 502, 0),  # our key, not the caller's
         (answered(500, {}), 502, 1),
         (Rejected("no route for resume", reason="unsupported"), 501, 0),
         (Rejected("`input` must be an object", reason="invalid"), 422, 0),

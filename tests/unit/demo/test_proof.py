@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
-from bridge.demo.proof import Arrival, Emitted, Proof, Sides, prove
+from bridge.demo.proof import Arrival, Emitted, Proof, Sides, by_source, prove
 
 KEYS = ("1000-0", "1000-1", "1200-0", "9000-0", "10000-0")
 OTHER_KEYS = ("1001-0", "1500-0")
@@ -14,9 +14,9 @@ OTHER_KEYS = ("1001-0", "1500-0")
 
 def arrivals(job: str, keys: Iterable[str], end: str = "job.completed") -> list[Arrival]:
     """What a faithful bridge makes of a job: an event of its own first, then one for each entry."""
-    found = [Arrival(f"auvy-demo:{job}:watch.1", job, "watch.started", 1)]
+    found = [Arrival(f"auvy:{job}:watch.1", job, "watch.started", 1)]
     for number, key in enumerate(keys, start=2):
-        found.append(Arrival(f"auvy-demo:{job}:{key}", job, "job.output", number))
+        found.append(Arrival(f"auvy:{job}:{key}", job, "job.output", number))
     found[-1] = found[-1]._replace(type=end)
     return found
 
@@ -27,19 +27,16 @@ def faithful() -> list[Arrival]:
     return [one[0], two[0], one[1], two[1], *one[2:4], two[2], *one[4:]]
 
 
-EMITTED = {"job_1": Emitted(KEYS, over=True), "job_2": Emitted(OTHER_KEYS, over=True)}
+EMITTED = {"job_1": Emitted(KEYS, "completed"), "job_2": Emitted(OTHER_KEYS, "failed")}
 
 
 def proof_of(
     topic: Sequence[Arrival] | None = None,
     accepted: Sequence[Arrival] | None = None,
     emitted: dict[str, Emitted] = EMITTED,
-    refused: int = 0,
 ) -> Proof:
-    sides = Sides(
-        "auvy-demo", emitted, faithful() if topic is None else topic, faithful() if accepted is None else accepted
-    )
-    return prove(sides, verified=9, refused=refused, reconnects=3)
+    sides = Sides("auvy", emitted, faithful() if topic is None else topic, faithful() if accepted is None else accepted)
+    return prove(sides, verified=9, reconnects=3)
 
 
 def verdict(proof: Proof) -> dict[str, int]:
@@ -91,7 +88,7 @@ def test_an_event_that_no_ledger_knows_is_missed_by_its_sequence() -> None:
 
 
 def test_a_job_that_nobody_followed_is_lost() -> None:
-    proof = proof_of(emitted=EMITTED | {"job_3": Emitted((), over=True)})
+    proof = proof_of(emitted=EMITTED | {"job_3": Emitted((), "completed")})
     assert verdict(proof) == {"lost": 1}
     assert proof.flaws == ["job_3 is over but has no terminal event"]
 
@@ -116,15 +113,15 @@ def test_an_event_twice_at_the_receiver_is_allowed_and_counted() -> None:
 
 
 def test_a_second_terminal_event_is_a_duplicate() -> None:
-    again = [*faithful(), Arrival("auvy-demo:job_1:status.4", "job_1", "job.failed", 7)]
+    again = [*faithful(), Arrival("auvy:job_1:status.4", "job_1", "job.failed", 7)]
     assert verdict(proof_of(again, again)) == {"duplicates": 1}
 
 
 def test_a_terminal_event_of_a_living_job_is_invented() -> None:
-    assert verdict(proof_of(emitted=EMITTED | {"job_2": Emitted(OTHER_KEYS, over=False)})) == {"invented": 1}
+    assert verdict(proof_of(emitted=EMITTED | {"job_2": Emitted(OTHER_KEYS, None)})) == {"invented": 1}
 
 
-@pytest.mark.parametrize("event", ["auvy-demo:job_1:77-0", "auvy-demo:job_9:watch.1", "other:job_1:1000-0"])
+@pytest.mark.parametrize("event", ["auvy:job_1:77-0", "auvy:job_9:watch.1", "other:job_1:1000-0"])
 def test_an_event_that_nobody_emitted_is_invented(event: str) -> None:
     job = event.split(":")[1]
     more = [*faithful()[:-1], Arrival(event, job, "job.output", 7), faithful()[-1]]
@@ -175,5 +172,31 @@ def test_a_job_in_two_partitions_has_no_order() -> None:
     assert verdict(proof_of(topic=scattered)) == {"out_of_order": 1}
 
 
+def test_a_job_that_ended_otherwise_than_told_is_invented() -> None:
+    otherwise = EMITTED | {"job_2": Emitted(OTHER_KEYS, "cancelled")}
+    assert verdict(proof_of(emitted=otherwise)) == {"invented": 1}
+    assert proof_of(emitted=otherwise).flaws == [
+        "job_2 ended as cancelled, yet there is auvy:job_2:1500-0 (job.failed)",
+    ]
+
+
+def test_the_total_of_several_sources_is_the_sum_of_each() -> None:
+    other = [arrival._replace(id=arrival.id.replace("auvy:", "other:")) for arrival in faithful()]
+    sides = by_source({"auvy": EMITTED, "other": EMITTED}, [*faithful(), *other], [*other[1:], *faithful()])
+    proofs = [prove(each, verified=9, reconnects=3) for each in sides]
+    assert [verdict(each) for each in proofs] == [{}, {"lost": 1}]
+    total = Proof.total(proofs, refused=0)
+    assert total.flaws == ["other:job_1:watch.1 is not at the receiver"]
+    assert (total.jobs, total.events_emitted, total.kafka_records, total.webhook_events) == (4, 14, 18, 17)
+
+
+def test_what_comes_from_a_source_that_is_not_there_is_invented() -> None:
+    [auvy, ghost] = by_source(
+        {"auvy": EMITTED}, [*faithful(), Arrival("ghost:job_1:1-0", "job_1", "job.output", 1)], []
+    )
+    assert (auvy.source, ghost.source) == ("auvy", "ghost")
+    assert verdict(prove(ghost, verified=0, reconnects=0)) == {"lost": 1, "invented": 1}
+
+
 def test_a_refused_signature_is_a_flaw() -> None:
-    assert proof_of(refused=2).flaws == ["2 signatures were refused"]
+    assert Proof.total([proof_of()], refused=2).flaws == ["2 signatures were refused"]

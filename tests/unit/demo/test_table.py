@@ -11,15 +11,17 @@ from bridge.demo.proof import Arrival, Emitted, Sides, prove
 from bridge.demo.table import LiveTable, PlainLines, display
 from bridge.demo.watcher import JobRow, Snapshot
 
-RUNNING = JobRow("job_1", "running", 12, over=False, origin="api", status="running", events=14, watching="running")
-ENDED = JobRow("job_2", "failed", 30, over=True, status="failed", events=32, watching="ended", ended=True)
+RUNNING = JobRow(
+    "auvy", "job_1", "running", 12, over=False, origin="api", status="running", events=14, watching="running"
+)
+ENDED = JobRow("auvy", "job_2", "failed", 30, over=True, status="failed", events=32, watching="ended", ended=True)
 SNAPSHOT = Snapshot(
     jobs=[RUNNING, ENDED],
     emitted=42,
     journalled=46,
     kafka=40,
     webhooks=39,
-    reconnects=5,
+    reconnects={"auvy": 5},
     faults={"cut": 3, "stall": 1},
     backlog=7,
     finished=False,
@@ -67,19 +69,19 @@ def test_lines_come_every_few_seconds_only() -> None:
 
 
 def test_the_conclusion_tells_the_counts_and_some_of_the_flaws() -> None:
-    emitted = {"job_1": Emitted([f"{n}-0" for n in range(100)], over=False)}
-    proof = prove(Sides("auvy-demo", emitted, [], [Arrival("x", "job_9", "job.output", 1)]), **COUNTS)
+    emitted = {"job_1": Emitted([f"{n}-0" for n in range(100)], end=None)}
+    proof = prove(Sides("auvy", emitted, [], [Arrival("x", "job_9", "job.output", 1)]), **COUNTS)
     for terminal in (True, False):
         out, written = console(terminal=terminal)
         with display(out, lambda: 0.0) as shown:
-            shown.conclude(proof)
+            shown.conclude(proof, {"auvy": proof})
         assert "lost" in written.getvalue()
         assert "201" in written.getvalue()
-        assert "auvy-demo:job_1:0-0 is not in the topic" in written.getvalue()
+        assert "auvy:job_1:0-0 is not in the topic" in written.getvalue()
         assert "and 182 more" in written.getvalue()
 
 
-COUNTS = {"verified": 1, "refused": 0, "reconnects": 0}
+COUNTS = {"verified": 1, "reconnects": 0}
 
 
 def test_what_is_missing_is_said_in_words() -> None:
@@ -87,5 +89,5 @@ def test_what_is_missing_is_said_in_words() -> None:
     assert not SNAPSHOT.settled
     done = replace(SNAPSHOT, jobs=[ENDED], backlog=0)
     assert not done.settled
-    assert done.waiting_for == "the simulator has not finished"
+    assert done.waiting_for == "the simulators have not finished"
     assert replace(done, finished=True).settled

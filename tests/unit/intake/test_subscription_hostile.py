@@ -246,7 +246,7 @@ async def test_a_refused_key_is_told_once_however_often_the_bridge_starts_with_i
 
 
 async def test_words_about_our_watching_do_not_reset_the_backoff(journal: Journal) -> None:
-    job = Following(journal, [RUNNING], Temporary("HTTP 500"))
+    job = Following(journal, [Temporary("HTTP 500")], [])
     with pytest.raises(Temporary):
         await job.run_once()
     assert await job.told() == ["watch.started"]

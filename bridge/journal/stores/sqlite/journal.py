@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -187,10 +187,11 @@ class SqliteJournal:
     async def settle(self, consumer: str, partition: int, upto: int, outcomes: Sequence[Outcome] = ()) -> None:
         await self._writer.submit(writes.settle, writes.Settle(consumer, partition, upto, outcomes))
 
-    async def settled(self) -> None:
+    async def settled(self, consumers: Collection[str]) -> None:
         while True:
             seen = self._commits
-            if not any((await self._read(reads.census)).depth.values()):
+            depth = (await self._read(reads.census)).depth
+            if not any(depth.get(consumer) for consumer in consumers):
                 return
             while self._commits == seen:
                 await self._committed.wait()
