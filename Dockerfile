@@ -32,6 +32,7 @@ ENV PATH=/opt/jobbridge/bin:$PATH \
 RUN python -m pip uninstall --yes --quiet --root-user-action=ignore pip \
     && install --directory --owner=10001 --group=10001 --mode=0750 /var/lib/jobbridge
 COPY --from=build /opt/jobbridge /opt/jobbridge
+COPY config/providers /opt/jobbridge/providers
 USER 10001:10001
 WORKDIR /var/lib/jobbridge
 VOLUME /var/lib/jobbridge

@@ -70,12 +70,13 @@ def check(config: Path) -> None:
 
 @cli.command()
 @click.option("--duration", type=click.FloatRange(1, 3600), metavar="SECONDS", help="How long jobs go on emitting.")
+@click.option("--all", "everybody", is_flag=True, help="All providers side by side, not just one.")
 @click.option("--json", "json_output", is_flag=True, help="Print one last line of JSON with the counts.")
-def demo(duration: float | None, json_output: bool) -> None:
-    """Run the whole river against a simulated provider that misbehaves, and prove that nothing was lost."""
+def demo(duration: float | None, everybody: bool, json_output: bool) -> None:
+    """Run the whole river against simulated providers that misbehave, and prove that nothing was lost."""
     from bridge.demo.run import run_demo  # noqa: PLC0415 - needs the extra `demo`
 
-    sys.exit(_or_exit(lambda: asyncio.run(run_demo(duration, json_output=json_output))))
+    sys.exit(_or_exit(lambda: asyncio.run(run_demo(duration, everybody=everybody, json_output=json_output))))
 
 
 @cli.command()

@@ -35,6 +35,9 @@ class JobStatus(StrEnum):
 
 _TERMINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.SKIPPED})
 
+SUSPENDED = frozenset({JobStatus.WAITING, JobStatus.PAUSED})
+"""The job goes on only after somebody or something let it."""
+
 
 class EventType(StrEnum):
     """Every `type` an event can have. `watch.*` speaks of our watching and never of the job itself."""

@@ -7,8 +7,8 @@ import json
 import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from bridge.errors import Fatal
@@ -20,14 +20,30 @@ _SERVER_END_S = 5.0
 @asynccontextmanager
 async def server(log: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> AsyncIterator[str]:
     """A process that prints its address as one JSON line, until the context ends; yields the URL."""
-    async with child(log, *arguments, stdout=PIPE, environ=environ) as process:
-        assert process.stdout is not None  # noqa: S101 - asked for one line above
-        try:
-            line = await asyncio.wait_for(process.stdout.readline(), _ANNOUNCE_S)
-            url = str(json.loads(line)["url"])
-        except (TimeoutError, ValueError, KeyError) as error:
-            raise Fatal(f"{arguments[0]} did not start: {last_words(log)}") from error
+    async with servers({log: arguments}, environ=environ) as [url]:
         yield url
+
+
+@asynccontextmanager
+async def servers(
+    arguments_by_log: Mapping[Path, Sequence[str]], environ: Mapping[str, str] | None = None
+) -> AsyncIterator[list[str]]:
+    """Several of them, which start at the same time; yields their URLs in order."""
+    async with AsyncExitStack() as stack:
+        started = [
+            (await stack.enter_async_context(child(log, *arguments, stdout=PIPE, environ=environ)), log, arguments[0])
+            for log, arguments in arguments_by_log.items()
+        ]
+        yield [await _announced(*one) for one in started]
+
+
+async def _announced(process: Process, log: Path, name: str) -> str:
+    assert process.stdout is not None  # noqa: S101 - asked for when it was started
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), _ANNOUNCE_S)
+        return str(json.loads(line)["url"])
+    except (TimeoutError, ValueError, KeyError) as error:
+        raise Fatal(f"{name} did not start: {last_words(log)}") from error
 
 
 @asynccontextmanager

@@ -1,14 +1,14 @@
 """Whether the bridge kept its promise: what was emitted, against what is in the topic and what the receiver accepted.
 
 Pure. An event is lost where either destination lacks it. The topic must hold it once, the receiver at least once, both
-in order within the job, and every job that is over has exactly one terminal event.
+in order within the job, and every job that is over has exactly one terminal event, which says how it ended.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 _TERMINAL = frozenset({"job.completed", "job.failed", "job.cancelled", "job.skipped"})
@@ -26,19 +26,24 @@ class Arrival(NamedTuple):
     partition: int = 0
     """A Kafka partition: order means something only inside one."""
 
+    @property
+    def source(self) -> str:
+        """The configured source, with whose name every event id begins."""
+        return self.id.partition(":")[0]
+
 
 class Emitted(NamedTuple):
-    """One job's ledger: the position of everything its source said, as `ms-seq`, and whether the job is over."""
+    """One job's ledger: the position of everything its source said and whoever asked could still hear, in order."""
 
     keys: Sequence[str]
-    over: bool
+    end: str | None
+    """How the job ended, in the canonical word; None while it is not over."""
 
 
 class Sides(NamedTuple):
-    """The three ledgers."""
+    """The three ledgers of one source."""
 
     source: str
-    """The configured name of the source, with which event ids begin."""
     emitted: Mapping[str, Emitted]
     topic: Sequence[Arrival]
     accepted: Sequence[Arrival]
@@ -80,8 +85,36 @@ class Proof:
         members = {name: getattr(self, name) for name in self.__slots__}
         return {name: value if isinstance(value, int) else len(value) for name, value in members.items()}
 
+    @classmethod
+    def total(cls, proofs: Iterable[Proof], *, refused: int) -> Proof:
+        """All sources together. Refused signatures can be blamed on none of them."""
+        parts = [*proofs]
+        members = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
+        counts = {name: sum(values) for name, values in members.items() if name not in _FLAWS}
+        flaws = {name: [flaw for flaws in members[name] for flaw in flaws] for name in _FLAWS}
+        return cls(**{**counts, **flaws, "signatures_refused": refused})
 
-def prove(sides: Sides, *, verified: int, refused: int, reconnects: int) -> Proof:
+
+_FLAWS = ("lost", "duplicates", "out_of_order", "invented")
+
+
+def by_source(
+    emitted: Mapping[str, Mapping[str, Emitted]], topic: Sequence[Arrival], accepted: Sequence[Arrival]
+) -> list[Sides]:
+    """The ledgers of each source, those included that a destination names and nobody ever heard of."""
+    arrived = (arrival.source for arrival in (*topic, *accepted))
+    return [
+        Sides(
+            name,
+            emitted.get(name, {}),
+            [arrival for arrival in topic if arrival.source == name],
+            [arrival for arrival in accepted if arrival.source == name],
+        )
+        for name in dict.fromkeys((*emitted, *arrived))
+    ]
+
+
+def prove(sides: Sides, *, verified: int, reconnects: int) -> Proof:
     """Compare the ledgers."""
     records, received = _firsts(sides.topic), _firsts(sides.accepted)
     return Proof(
@@ -91,12 +124,16 @@ def prove(sides: Sides, *, verified: int, refused: int, reconnects: int) -> Proo
         webhook_events=len(received),
         webhook_duplicates=len(sides.accepted) - len(received),
         signatures_verified=verified,
-        signatures_refused=refused,
+        signatures_refused=0,
         reconnects=reconnects,
         lost=_lost(sides, records, received),
         duplicates=[*_repeated(sides.topic), *_surplus_ends(records)],
-        out_of_order=[*_late("in the topic", records), *_late("at the receiver", received), *_scattered(records)],
-        invented=[*_invented(sides, records, received), *_early_ends(sides, records)],
+        out_of_order=[
+            *_late("in the topic", sides, records),
+            *_late("at the receiver", sides, received),
+            *_scattered(records),
+        ],
+        invented=[*_invented(sides, records, received), *_false_ends(sides, records)],
     )
 
 
@@ -135,7 +172,7 @@ def _holes(sides: Sides, records: Sequence[Arrival], jobs_short: set[str]) -> It
         sequences = {record.sequence for record in jobs.get(job, [])}
         for sequence in sorted(set(range(1, max(sequences, default=0))) - sequences):
             yield f"{job} lacks its event with sequence {sequence}"
-        if ledger.over and not _ends(jobs.get(job, [])):
+        if ledger.end and not _ends(jobs.get(job, [])):
             yield f"{job} is over but has no terminal event"
 
 
@@ -155,10 +192,13 @@ def _surplus_ends(records: Sequence[Arrival]) -> Iterator[str]:
             yield f"{job} ended before, yet there is {end.id} ({end.type})"
 
 
-def _early_ends(sides: Sides, records: Sequence[Arrival]) -> Iterator[str]:
-    for end in _ends(records):
-        if end.job in sides.emitted and not sides.emitted[end.job].over:
-            yield f"{end.job} is not over, yet there is {end.id} ({end.type})"
+def _false_ends(sides: Sides, records: Sequence[Arrival]) -> Iterator[str]:
+    for job, of_job in _by_job(records).items():
+        ledger = sides.emitted.get(job)
+        for end in _ends(of_job)[:1]:
+            if ledger is not None and end.type != f"job.{ledger.end}":
+                truth = f"ended as {ledger.end}" if ledger.end else "is not over"
+                yield f"{job} {truth}, yet there is {end.id} ({end.type})"
 
 
 def _invented(sides: Sides, records: Sequence[Arrival], received: Sequence[Arrival]) -> Iterator[str]:
@@ -169,15 +209,16 @@ def _invented(sides: Sides, records: Sequence[Arrival], received: Sequence[Arriv
             yield f"{arrival.id} was never emitted"
 
 
-def _late(place: str, arrivals: Sequence[Arrival]) -> Iterator[str]:
-    """Events of a job behind one that they should come before, by sequence or by stream id."""
+def _late(place: str, sides: Sides, arrivals: Sequence[Arrival]) -> Iterator[str]:
+    """Events of a job behind one that they should come before, by sequence or by the source's ledger."""
+    ranks = {event: rank for rank, event in enumerate(sides.ids)}
     for of_job in _by_job(arrivals).values():
-        sequence, position = 0, (0, -1)
+        sequence = highest = -1
         for arrival in of_job:
-            here = _position(arrival)
-            if arrival.sequence <= sequence or (here is not None and here <= position):
+            rank = ranks.get(arrival.id)
+            if arrival.sequence <= sequence or (rank is not None and rank <= highest):
                 yield f"{arrival.id} (sequence {arrival.sequence}) is late {place}"
-            sequence, position = max(sequence, arrival.sequence), max(position, here or position)
+            sequence, highest = max(sequence, arrival.sequence), max(highest, -1 if rank is None else rank)
 
 
 def _scattered(records: Sequence[Arrival]) -> Iterator[str]:
@@ -188,8 +229,3 @@ def _scattered(records: Sequence[Arrival]) -> Iterator[str]:
 
 def _key(arrival: Arrival) -> str:
     return arrival.id.rpartition(f":{arrival.job}:")[2]
-
-
-def _position(arrival: Arrival) -> tuple[int, int] | None:
-    ms, _, seq = _key(arrival).partition("-")
-    return (int(ms), int(seq)) if ms.isdigit() and seq.isdigit() else None

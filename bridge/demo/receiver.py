@@ -45,7 +45,7 @@ class Receiver:
         self._dice = Random(mood.seed)  # noqa: S311 - dice, no secret
         self._accepted: list[dict[str, Any]] = []
         self._answers: Counter[int] = Counter()
-        self._verified = 0
+        self._verified: Counter[str] = Counter()
         self._refused: list[str] = []
 
     def application(self) -> web.Application:
@@ -68,7 +68,7 @@ class Receiver:
         except Exception as error:  # noqa: BLE001 - the library also raises ValueError, KeyError and more
             self._refused.append(f"{type(error).__name__}: {error}")
             return self._answer(400)
-        self._verified += 1
+        self._verified[arrival["id"].partition(":")[0]] += 1
         roll = self._dice.random()
         if roll < self._mood.server_error:
             return self._answer(500)
@@ -92,7 +92,8 @@ class Receiver:
     def _figures(self) -> dict[str, Any]:
         return {
             "accepted_count": len(self._accepted),
-            "verified": self._verified,
+            "verified": self._verified.total(),
+            "verified_by_source": dict(self._verified),
             "refused": len(self._refused),
             "refusals": self._refused[:10],
             "answers": {str(status): count for status, count in sorted(self._answers.items())},

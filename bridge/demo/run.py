@@ -25,19 +25,22 @@ _EXTRA = {"rich": "rich", "standardwebhooks": "standardwebhooks", "noida_db": "n
 _BROKEN, _STOPPED = 1, 130
 
 
-async def run_demo(duration_s: float | None = None, json_output: bool = False, seed: int = 1) -> int:
-    """Play once. The exit code is 0 only when nothing is lost, repeated or late and the bridge ended cleanly.
+async def run_demo(
+    duration_s: float | None = None, *, everybody: bool = False, json_output: bool = False, seed: int = 1
+) -> int:
+    """Play once, with one provider or with everybody at once.
 
-    With `json_output` the standard output gets one line of JSON with the counts; all else goes to the standard
-    error. SIGINT and SIGTERM end everybody in order and give 130. Raises `Fatal` when somebody is missing or does
-    not play their part. What they logged is kept only when something went wrong.
+    The exit code is 0 only when nothing is lost, repeated or late and the bridge ended cleanly. With `json_output`
+    the standard output gets one line of JSON with the counts; all else goes to the standard error. SIGINT and SIGTERM
+    end everybody in order and give 130. Raises `Fatal` when somebody is missing or does not play their part. What
+    they logged is kept only when something went wrong.
     """
     _check_extra()
     directory = Path(tempfile.mkdtemp(prefix="jobbridge-demo-"))
     keep = False
     with _cancelled_by_signals() as signals:
         try:
-            code = await _perform(directory, duration_s, json_output, seed)
+            code = await _perform(directory, duration_s, everybody, json_output, seed)
             keep = code == _BROKEN
         except Fatal as error:
             keep = True
@@ -53,22 +56,25 @@ async def run_demo(duration_s: float | None = None, json_output: bool = False, s
     return code
 
 
-async def _perform(directory: Path, duration_s: float | None, json_output: bool, seed: int) -> int:
+async def _perform(directory: Path, duration_s: float | None, everybody: bool, json_output: bool, seed: int) -> int:
     from rich.console import Console  # noqa: PLC0415 - all of these need the extra
 
+    from bridge.demo.cast import AUVY, EVERYBODY  # noqa: PLC0415
     from bridge.demo.scene import Scene  # noqa: PLC0415
     from bridge.demo.stage import play  # noqa: PLC0415
     from bridge.demo.table import display  # noqa: PLC0415
 
     with display(Console(stderr=json_output), time.monotonic) as shown:
-        outcome = await play(Scene.of(duration_s, seed), directory, shown)
-        shown.conclude(outcome.proof)
+        scene = Scene.of(duration_s, seed, EVERYBODY if everybody else (AUVY,))
+        outcome = await play(scene, directory, shown)
+        shown.conclude(outcome.proof, outcome.proofs)
         complaints = _complaints(outcome)
         for complaint in complaints:
             shown.say(complaint)
         shown.say(f"NOT proven; logs are in {directory}" if complaints else _verdict(outcome))
     if json_output:
-        click.echo(json.dumps(outcome.proof.counts()))
+        sources = {source: proof.counts() for source, proof in outcome.proofs.items()}
+        click.echo(json.dumps(outcome.proof.counts() | {"sources": sources}))
     return _BROKEN if complaints else 0
 
 
@@ -84,9 +90,10 @@ def _complaints(outcome: Outcome) -> list[str]:
 
 
 def _verdict(outcome: Outcome) -> str:
-    proof = outcome.proof
+    proof, sources = outcome.proof, len(outcome.proofs)
+    whose = f"{proof.jobs} jobs" + (f" at {sources} providers" if sources > 1 else "")
     return (
-        f"Proven: all {proof.events_emitted} emitted events of {proof.jobs} jobs are in the topic exactly once and "
+        f"Proven: all {proof.events_emitted} emitted events of {whose} are in the topic exactly once and "
         f"were accepted by the receiver, in order within each job, over {proof.reconnects} reconnects."
     )
 

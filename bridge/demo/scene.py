@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SOURCE = "auvy-demo"
+from bridge.demo.cast import AUVY, KEY, Cast
+
 TOPIC = "jobs.events"
 TOKEN_VARIABLE = "DEMO_CONTROL_TOKEN"  # noqa: S105 - the name of a variable
-KEY_VARIABLE = "AUVY_API_KEY"
-CONFIGURED = ("job_1", "job_2")
 
 _DEFAULT_S = 20.0
 _HOLD_S = 2.5
@@ -22,12 +22,13 @@ class Scene:
 
     duration_s: float
     seed: int
+    casts: tuple[Cast, ...] = (AUVY,)
     events_per_s: float = 12.0
 
     @classmethod
-    def of(cls, duration_s: float | None, seed: int) -> Scene:
+    def of(cls, duration_s: float | None, seed: int, casts: tuple[Cast, ...] = (AUVY,)) -> Scene:
         """The scene for a wished duration; the shortest that shows anything is four seconds."""
-        return cls(max(4.0, _DEFAULT_S if duration_s is None else duration_s), seed)
+        return cls(max(4.0, _DEFAULT_S if duration_s is None else duration_s), seed, casts)
 
     @property
     def job_s(self) -> float:
@@ -41,12 +42,12 @@ class Scene:
 
     @property
     def jobs(self) -> int:
-        """How many appear by themselves. The limit keeps the embedded broker's single file small."""
-        return min(800, max(9, round(self.duration_s * 0.8)))
+        """How many appear by themselves at each source. The limit keeps the embedded broker's single file small."""
+        return min(800 // len(self.casts), max(9, round(self.duration_s * 0.8)))
 
     @property
-    def handed_in(self) -> int:
-        """How many more are started by us and handed in through the bridge's API."""
+    def started(self) -> int:
+        """How many more we start where a source lets us."""
         return 3
 
     @property
@@ -54,18 +55,21 @@ class Scene:
         """When everything must be delivered, from the start."""
         return 2 * self.duration_s + 60
 
-    def simulator(self) -> list[str]:
-        """The simulator's arguments."""
-        numbers = {
+    def simulator(self, cast: Cast) -> list[str]:
+        """The arguments of a source's simulator."""
+        options = {
+            "api-key": KEY,
             "jobs": self.jobs,
-            "at-once": len(CONFIGURED) + 1,
+            "at-once": 3,
             "spread-s": self.spread_s,
             "seed": self.seed,
             "job-s": self.job_s,
             "events-per-s": self.events_per_s,
             "hold-s": _HOLD_S,
+            **cast.options,
         }
-        return ["bridge.demo.simulators.auvy", "--faults", *(f"--{name}={value}" for name, value in numbers.items())]
+        module = f"bridge.demo.simulators.{cast.simulator}"
+        return [module, "--faults", *(f"--{name}={value}" for name, value in options.items())]
 
     def receiver(self) -> list[str]:
         """The receiver's arguments."""
@@ -78,25 +82,28 @@ class Scene:
         ]
 
 
+def source(cast: Cast, simulator: str) -> dict[str, Any]:
+    """One source's settings. Patience is cut to seconds, so that trouble heals while somebody watches."""
+    impatient = {
+        "requests_per_minute": 60_000,
+        "idle_timeout_s": 2.0,
+        "status_interval_s": 0.5,
+        "end_quiet_s": 1.0,
+    }
+    return impatient | cast.settings(simulator)
+
+
 def configuration(
-    directory: Path, *, simulator: str, receiver: str, bootstrap_servers: str, control_port: int
+    directory: Path,
+    *,
+    sources: Mapping[str, dict[str, Any]],
+    receiver: str,
+    bootstrap_servers: str,
+    control_port: int,
 ) -> dict[str, Any]:
-    """The bridge's settings. Patience is cut to seconds, so that trouble heals while somebody watches."""
+    """The bridge's settings."""
     return {
-        "sources": {
-            SOURCE: {
-                "provider": "auvy",
-                "base_url": simulator,
-                "token": f"${{{KEY_VARIABLE}}}",
-                "jobs": list(CONFIGURED),
-                "discover": {"every_s": 1},
-                "discover_statuses": [],  # ended ones too: a job may begin and end between two listings
-                "requests_per_minute": 60_000,
-                "idle_timeout_s": 2.0,
-                "status_interval_s": 0.5,
-                "end_quiet_s": 1.0,
-            }
-        },
+        "sources": dict(sources),
         "sinks": {
             "kafka": {
                 "kind": "kafka",

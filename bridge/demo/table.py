@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from types import TracebackType
 from typing import Protocol
 
@@ -41,8 +42,8 @@ class Display(Protocol):
     def show(self, snapshot: Snapshot) -> None:
         """How things are now."""
 
-    def conclude(self, proof: Proof) -> None:
-        """The counts, and every flaw."""
+    def conclude(self, proof: Proof, proofs: Mapping[str, Proof]) -> None:
+        """The counts, in total and of each source, and every flaw."""
 
 
 class PlainLines:
@@ -67,9 +68,9 @@ class PlainLines:
             self._next_s = self._clock() + _PLAIN_EVERY_S
             self.say(_totals(snapshot))
 
-    def conclude(self, proof: Proof) -> None:
-        counts = proof.counts().items()
-        self.say("proof: " + ", ".join(f"{name} {count}" for name, count in counts))
+    def conclude(self, proof: Proof, proofs: Mapping[str, Proof]) -> None:
+        for name, one in [("proof", proof), *(proofs.items() if len(proofs) > 1 else ())]:
+            self.say(f"{name}: " + ", ".join(f"{what} {count}" for what, count in one.counts().items()))
         for flaw in _some(proof.flaws):
             self.say(f"  {flaw}")
 
@@ -95,13 +96,16 @@ class LiveTable:
         room = min(_ROWS_MAX, max(3, self._console.height - 8))
         self._live.update(Group(_jobs(snapshot.jobs, room), Text(_totals(snapshot))), refresh=True)
 
-    def conclude(self, proof: Proof) -> None:
+    def conclude(self, proof: Proof, proofs: Mapping[str, Proof]) -> None:
         self._live.stop()
+        columns = {"count": proof} if len(proofs) == 1 else {"all": proof, **proofs}
         table = Table(title="The proof", title_justify="left")
         table.add_column("what")
-        table.add_column("count", justify="right")
-        for name, count in proof.counts().items():
-            table.add_row(name.replace("_", " "), str(count))
+        for name in columns:
+            table.add_column(name, justify="right")
+        counts = [one.counts() for one in columns.values()]
+        for what in proof.counts():
+            table.add_row(what.replace("_", " "), *(str(count[what]) for count in counts))
         self._console.print(table)
         for flaw in _some(proof.flaws):
             self._console.print(flaw, style="red", highlight=False, markup=False)
@@ -113,12 +117,20 @@ def display(console: Console, clock: Callable[[], float]) -> Display:
 
 
 def _jobs(jobs: Sequence[JobRow], room: int) -> Table:
-    """All jobs in order; where there is no room, those that go on and the latest of those that have ended."""
+    """The jobs of each source in a section of their own."""
     table = Table(expand=False)
-    for title in ("job", "found by", "provider says", "status", "watching"):
+    for title in ("source", "job", "found by", "provider says", "status", "watching"):
         table.add_column(title, no_wrap=True)
     for title in ("emitted", "journalled"):
         table.add_column(title, justify="right")
+    sections = [[*section] for _, section in groupby(jobs, key=lambda job: job.source)]
+    for section in sections:
+        _add_section(table, section, max(1, room // len(sections)))
+    return table
+
+
+def _add_section(table: Table, jobs: Sequence[JobRow], room: int) -> None:
+    """All jobs in order; where there is no room, those that go on and the latest of those that have ended."""
     shown = list(jobs)
     if len(jobs) > room:
         shown.reverse()
@@ -126,18 +138,20 @@ def _jobs(jobs: Sequence[JobRow], room: int) -> Table:
     for job in shown[:room]:
         status = Text(job.status, style=_COLOURS.get(job.status, ""))
         watching = "done" if job.ended else job.watching[:32]
-        table.add_row(job.id, job.origin, job.provider_status, status, watching, str(job.emitted), str(job.events))
+        counts = (str(job.emitted), str(job.events))
+        table.add_row(job.source, job.id, job.origin, job.provider_status, status, watching, *counts)
     if len(jobs) > room:
-        table.add_row(f"and {len(jobs) - room} more", *[""] * 6)
-    return table
+        over = sum(job.ended for job in jobs)
+        table.add_row("", f"and {len(jobs) - room} more", "", f"{over} of {len(jobs)} ended")
+    table.add_section()
 
 
 def _totals(snapshot: Snapshot) -> str:
     ended = sum(job.ended for job in snapshot.jobs)
     return (
         f"jobs {ended}/{len(snapshot.jobs)} ended, emitted {snapshot.emitted}, journalled {snapshot.journalled}, "
-        f"Kafka records {snapshot.kafka}, deliveries {snapshot.webhooks}, reconnects {snapshot.reconnects}, "
-        f"faults {sum(snapshot.faults.values())}"
+        f"Kafka records {snapshot.kafka}, deliveries {snapshot.webhooks}, "
+        f"reconnects {sum(snapshot.reconnects.values())}, faults {sum(snapshot.faults.values())}"
     )
 
 

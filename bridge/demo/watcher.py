@@ -1,7 +1,8 @@
-"""Looks at everybody from outside, by HTTP alone: the simulator, the receiver and the bridge's control API."""
+"""Looks at everybody from outside, by HTTP alone: the simulators, the receiver and the bridge's control API."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from typing import Any, NamedTuple
 from aiohttp import ClientSession
 from prometheus_client.parser import text_string_to_metric_families
 
+from bridge.demo.cast import KEY, Cast
 from bridge.demo.proof import Arrival, Emitted
-from bridge.demo.scene import SOURCE
 
 _PAGE = 1000
 _UNFINISHED = {"retrying", "held"}
@@ -20,6 +21,7 @@ _UNFINISHED = {"retrying", "held"}
 class JobRow(NamedTuple):
     """One job as both sides see it. What the bridge does not know yet is empty."""
 
+    source: str
     id: str
     provider_status: str
     emitted: int
@@ -44,12 +46,13 @@ class Snapshot:
     journalled: int
     kafka: int
     webhooks: int
-    reconnects: int
+    reconnects: Mapping[str, int]
+    """Of each source."""
     faults: Mapping[str, int]
     backlog: int
     """Journalled events that some sink still owes."""
     finished: bool
-    """Whether the simulator has nothing more to say."""
+    """Whether no simulator has anything more to say."""
 
     @property
     def settled(self) -> bool:
@@ -62,15 +65,18 @@ class Snapshot:
         alive = [f"{job.id} ({job.watching or 'not followed'})" for job in self.jobs if not job.ended]
         jobs = f"{len(alive)} of {len(self.jobs)} jobs not ended: {', '.join(alive[:5])}" if alive else ""
         owed = f"{self.backlog} events not delivered" if self.backlog else ""
-        return "; ".join(filter(None, (jobs, owed))) or "the simulator has not finished"
+        return "; ".join(filter(None, (jobs, owed))) or "the simulators have not finished"
 
 
 class Watcher:
     """Where everybody is, and the way to ask them."""
 
-    def __init__(self, http: ClientSession, *, simulator: str, receiver: str, control: str, token: str) -> None:
+    def __init__(
+        self, http: ClientSession, *, simulators: Mapping[str, str], receiver: str, control: str, token: str
+    ) -> None:
+        """`simulators` are the addresses by source."""
         self._http = http
-        self._simulator = simulator
+        self._simulators = simulators
         self._receiver = receiver
         self._control = control
         self._token = {"Authorization": f"Bearer {token}"}
@@ -82,44 +88,64 @@ class Watcher:
 
     async def look(self) -> Snapshot:
         """Ask everybody. Raises ClientError when somebody cannot be asked."""
-        progress = await self._json(f"{self._simulator}/_sim/progress")
-        known = {shape["job_id"]: shape for shape in await self._subscriptions()}
+        progress = await self._simulated("progress")
+        known = {(shape["source"], shape["job_id"]): shape for shape in await self._subscriptions()}
         metrics = await self._metrics()
-        jobs = [_row(job, said, known.get(job)) for job, said in progress["jobs"].items()]
+        jobs = [
+            _row(source, job, said, known.get((source, job)))
+            for source, told in progress.items()
+            for job, said in told["jobs"].items()
+        ]
         return Snapshot(
             jobs=jobs,
             emitted=sum(job.emitted for job in jobs),
             journalled=sum(job.events for job in jobs),
             kafka=metrics["deliveries", "kafka", "delivered"],
             webhooks=metrics["deliveries", "receiver", "delivered"],
-            reconnects=metrics["session_ends", SOURCE],
-            faults=progress["faults"],
+            reconnects={source: metrics["session_ends", source] for source in progress},
+            faults=sum((Counter(told["faults"]) for told in progress.values()), Counter[str]()),
             backlog=metrics["depth"] + metrics["outstanding"],
-            finished=progress["finished"],
+            finished=all(told["finished"] for told in progress.values()),
         )
 
-    async def follow(self, key: str) -> None:
+    async def start(self, cast: Cast) -> None:
         """Start a job at the provider and hand it in at the bridge. Raises ClientError when either refuses."""
-        auth = {"Authorization": f"Bearer {key}"}
-        body = {"pathway_id": "pw_demo", "stream": True}
-        async with self._http.post(f"{self._simulator}/v1/jobs", json=body, headers=auth) as response:
-            response.raise_for_status()
-            job = (await response.json())["job_id"]
-        asked = {"source": SOURCE, "job_id": job}
+        if cast.starts is not None:
+            path, body = cast.starts
+            auth = {"Authorization": f"Bearer {KEY}"}
+            url = f"{self._simulators[cast.source]}{path}"
+            async with self._http.post(url, json=body, headers=auth) as response:
+                response.raise_for_status()
+                job = (await response.json())["job_id"]
+            await self.hand_in(cast.source, job)
+
+    async def hand_in(self, source: str, job: str) -> None:
+        """Have the bridge follow a job. Raises ClientError when it refuses."""
+        asked = {"source": source, "job_id": job}
         url = f"{self._control}/v1/subscriptions"
         async with self._http.post(url, json=asked, headers=self._token) as response:
             response.raise_for_status()
 
-    async def emitted(self) -> dict[str, Emitted]:
-        """The simulator's ledger."""
-        ledger = await self._json(f"{self._simulator}/_sim/emitted")
-        return {job: Emitted([key for key, _ in said["entries"]], said["over"]) for job, said in ledger["jobs"].items()}
+    async def emitted(self) -> dict[str, dict[str, Emitted]]:
+        """The simulators' ledgers by source."""
+        return {
+            source: {
+                job: Emitted([key for key, _ in said["entries"]], said["terminal"])
+                for job, said in ledger["jobs"].items()
+            }
+            for source, ledger in (await self._simulated("emitted")).items()
+        }
 
     async def received(self) -> tuple[list[Arrival], Mapping[str, Any]]:
         """The receiver's ledger: what it accepted, and its figures."""
         ledger = await self._json(f"{self._receiver}/_receiver/received")
         accepted = [Arrival(one["id"], one["job"], one["type"], one["sequence"]) for one in ledger["accepted"]]
         return accepted, ledger
+
+    async def _simulated(self, what: str) -> dict[str, Any]:
+        """What each simulator tells of itself, by source."""
+        answers = await asyncio.gather(*(self._json(f"{url}/_sim/{what}") for url in self._simulators.values()))
+        return dict(zip(self._simulators, answers, strict=True))
 
     async def _subscriptions(self) -> list[dict[str, Any]]:
         shapes: list[dict[str, Any]] = []
@@ -156,8 +182,8 @@ class Watcher:
             return await response.json()
 
 
-def _row(job: str, said: Mapping[str, Any], known: Mapping[str, Any] | None) -> JobRow:
-    row = JobRow(job, said["status"], said["emitted"], said["over"])
+def _row(source: str, job: str, said: Mapping[str, Any], known: Mapping[str, Any] | None) -> JobRow:
+    row = JobRow(source, job, said["status"], said["emitted"], said["over"])
     if known is None:
         return row
     session = known["session"] or {}

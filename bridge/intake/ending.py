@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from bridge.errors import Rejected, Temporary
+from bridge.event import SUSPENDED
 from bridge.intake.provider import Reading
 from bridge.intake.source import Source
 
@@ -37,8 +38,9 @@ async def confirm(
     """Hold the stream's claim that the job is over against the status endpoint, whose word counts.
 
     The endpoint may lag behind the stream. Where it has gone or never was, the claim stands, marked unconfirmed.
-    Raises `Temporary` (reason `unconfirmed`) when it still disagrees at the deadline: nothing of the claim is
-    journalled then, so the next connection reads it again.
+    Where it still says at the deadline that the job is suspended, that is what the stream's end meant: the reading
+    comes back with that status. Raises `Temporary` (reason `unconfirmed`) when it disagrees otherwise: nothing of the
+    claim is journalled then, so the next connection reads it again.
     """
     deadline_s = clock() + source.settings.confirm_timeout_s
     wait_s = 0.1
@@ -49,6 +51,8 @@ async def confirm(
         if is_end(seen):
             return _merged(claim, seen)
         if clock() >= deadline_s:
+            if seen.status in SUSPENDED:
+                return _merged(claim, seen)
             word = seen.provider_status
             raise Temporary(f"the stream says the job is over, the status endpoint {word!r}", reason="unconfirmed")
         await sleep(wait_s)
@@ -67,4 +71,5 @@ def _merged(claim: Reading, seen: Reading) -> Reading:
         time=claim.time or seen.time,
         result=seen.result if seen.result is not None else claim.result,
         error=seen.error or claim.error,
+        waiting_for=seen.waiting_for,
     )

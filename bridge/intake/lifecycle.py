@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from bridge.event import EventType, Job, JobEvent, JobKey, JobStatus, Json
+from bridge.event import SUSPENDED, EventType, Job, JobEvent, JobKey, JobStatus, Json
 from bridge.intake.provider import Reading
 
 _BY_STATUS = {
@@ -26,7 +26,6 @@ _BY_STATUS = {
     JobStatus.CANCELLED: EventType.CANCELLED,
     JobStatus.SKIPPED: EventType.SKIPPED,
 }
-_SUSPENDED = frozenset({JobStatus.WAITING, JobStatus.PAUSED})
 _RFC_3339 = re.compile(
     r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]{1,9})?"
     r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
@@ -145,7 +144,7 @@ class Lifecycle:
             return EventType.UNMAPPED
         if now is before:
             return EventType.STATE
-        if now is JobStatus.RUNNING and before in _SUSPENDED:
+        if now is JobStatus.RUNNING and before in SUSPENDED:
             return EventType.RESUMED
         return _BY_STATUS[now]
 

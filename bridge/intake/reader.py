@@ -63,7 +63,7 @@ class Reader:
                 end = await self._confirmed(reading) if claimed else reading
                 await self._tell_besides()
                 await self._scribe.take([end, *readings[index + 1 :]])
-                return True
+                return self._scribe.ended
         await self._scribe.take(readings)
         return self._scribe.ended
 

@@ -57,7 +57,10 @@ def test_every_dependency_is_checked_against_its_hash_and_none_comes_from_elsewh
 
 
 def test_the_last_stage_takes_only_the_environment_and_drops_pip() -> None:
-    assert rests(LAST, "COPY") == ["--from=build /opt/jobbridge /opt/jobbridge"]
+    assert rests(LAST, "COPY") == [
+        "--from=build /opt/jobbridge /opt/jobbridge",
+        "config/providers /opt/jobbridge/providers",
+    ]
     assert not rests(LAST, "ADD")
     assert "pip uninstall --yes" in rests(LAST, "RUN")[0]
     assert "--without-pip" in rests(BUILD, "RUN")[1]

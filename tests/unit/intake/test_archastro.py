@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+from doubles import CannedHttp
 from pydantic import SecretStr
 
 from bridge.errors import BridgeError, Fatal, Rejected, Temporary
@@ -14,7 +15,6 @@ from bridge.event import Cursor, EventType, JobStatus
 from bridge.intake.provider import Action, Answer, Frame, Reading, Request
 from bridge.intake.providers.archastro import ArchAstro, ArchAstroSettings
 from bridge.intake.providers.archastro.readings import Place
-from tests.doubles import CannedHttp
 
 API = "http://arch.test/api/v1"
 KEY = {"x-archastro-api-key": "sk_1"}

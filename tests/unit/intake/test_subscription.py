@@ -230,6 +230,17 @@ async def test_an_end_that_is_never_confirmed_is_not_journalled(follow: Follow) 
     assert (record.state, record.cursor) == (SubscriptionState.ACTIVE, "1")
 
 
+async def test_a_stream_that_ends_because_the_job_waits_is_no_end(follow: Follow) -> None:
+    waiting = Reading(status=JobStatus.WAITING, provider_status="interrupted", waiting_for="approval")
+    job = follow([RUNNING, *[waiting] * 12, DONE], [[(1, "a"), (2, "e")]], [[(3, "e")]], status_interval_s=NEVER)
+    assert await job.run() == ["eof"]
+    assert [line for line in await job.told() if "status" not in line and "watch" not in line] == [
+        "job.output 1",
+        "job.waiting 2",
+        "job.completed 3",
+    ]
+
+
 async def test_the_status_endpoint_has_the_last_word_on_how_it_ended(follow: Follow) -> None:
     failed = Reading(status=JobStatus.FAILED, provider_status="failed", error={"message": "late trouble"})
     job = follow([failed], [[(1, "e")]])

@@ -32,12 +32,12 @@ from bridge.intake.providers.described.description import (
     Description,
     Followup,
     HeaderName,
-    InlineOrFile,
     Listing,
     StreamRoute,
     as_text,
 )
 from bridge.intake.providers.described.expression import Template, Unreadable
+from bridge.intake.providers.described.file import InlineOrFile
 from bridge.intake.providers.described.readings import Frames, combined, state
 from bridge.plug import Plug
 from bridge.wire import excerpt
