@@ -112,6 +112,7 @@ def test_the_builder_is_sent_what_is_copied_and_nothing_else() -> None:
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in ignore
     sent = {line.removeprefix("!") for line in ignore if line.startswith("!")}
-    copied = {source for rest in rests(BUILD, "COPY") for source in rest.split()[:-1]}
+    copies = [*rests(BUILD, "COPY"), *rests(LAST, "COPY")]
+    copied = {source for rest in copies if "--from" not in rest for source in rest.split()[:-1]}
     assert sent == copied
     assert all((ROOT / source).exists() for source in copied)
