@@ -6,6 +6,10 @@ from typing import Any
 
 import orjson
 
+from bridge.event import Json
+from bridge.intake.provider import Frame
+from bridge.wire import excerpt
+
 _LEVELS_MAX = 200
 """orjson reads 1,024 levels and writes 254; Python compares fewer than a thousand, and so do many receivers."""
 
@@ -23,6 +27,17 @@ def decoded(data: bytes) -> tuple[Any, bytes]:
             value = _cut(value, _LEVELS_MAX)
             return value, orjson.dumps(value)
     return value, data
+
+
+def oversized(frame: Frame) -> Json:
+    """What to tell of a frame that was kept in part only."""
+    size = len(frame.data) + frame.dropped_bytes
+    return {"reason": "oversized", "bytes": size, "start": excerpt(frame.data), "truncated": True}
+
+
+def not_json(data: bytes) -> Json:
+    """What to tell of data that is no JSON: all of it."""
+    return {"reason": "not_json", "text": data.decode("utf-8", "replace")}
 
 
 def _cut(value: Any, levels: int) -> Any:

@@ -70,6 +70,6 @@ def _merged(claim: Reading, seen: Reading) -> Reading:
         step=seen.step,
         time=claim.time or seen.time,
         result=seen.result if seen.result is not None else claim.result,
-        error=seen.error or claim.error,
+        error={**(claim.error or {}), **(seen.error or {})} or None,
         waiting_for=seen.waiting_for,
     )

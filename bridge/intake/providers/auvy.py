@@ -18,7 +18,7 @@ from pydantic import AnyHttpUrl, Field
 
 from bridge.errors import BridgeError, Rejected, Temporary
 from bridge.event import Cursor, EventType, JobStatus, Json
-from bridge.intake.decoding import decoded
+from bridge.intake.decoding import decoded, not_json, oversized
 from bridge.intake.provider import (
     Action,
     Answer,
@@ -32,7 +32,6 @@ from bridge.intake.provider import (
 )
 from bridge.plug import Plug
 from bridge.secret import Secret
-from bridge.wire import excerpt
 
 _STATUSES = {
     "queued": JobStatus.PENDING,
@@ -112,14 +111,11 @@ class Auvy(Provider):
         else:
             here = partial(Reading, key=frame.id, cursor=Cursor(frame.id))
         if frame.dropped_bytes:
-            size = len(frame.data) + frame.dropped_bytes
-            detail = {"reason": "oversized", "bytes": size, "start": excerpt(frame.data), "truncated": True}
-            return (here(type=EventType.UNMAPPED, detail=detail),)
+            return (here(type=EventType.UNMAPPED, detail=oversized(frame)),)
         try:
             chunk, payload = decoded(frame.data)
         except ValueError:
-            detail = {"reason": "not_json", "text": frame.data.decode("utf-8", "replace")}
-            return (here(type=EventType.UNMAPPED, detail=detail),)
+            return (here(type=EventType.UNMAPPED, detail=not_json(frame.data)),)
         return (_chunk(chunk, partial(here, payload=payload)),)
 
     async def status(self, job_id: str) -> Reading:

@@ -11,9 +11,8 @@ import orjson
 
 from bridge.errors import Temporary
 from bridge.event import Cursor, EventType, JobStatus, Json
-from bridge.intake.decoding import decoded
+from bridge.intake.decoding import decoded, not_json, oversized
 from bridge.intake.provider import Frame, Reading
-from bridge.wire import excerpt
 
 _STATUSES = {
     "pending": JobStatus.PENDING,
@@ -62,13 +61,11 @@ def read(frame: Frame) -> Sequence[Reading]:
     if frame.event == "error":
         return (_stream_error(frame.data, odd),)
     if frame.dropped_bytes:
-        size = len(frame.data) + frame.dropped_bytes
-        detail = {"reason": "oversized", "bytes": size, "start": excerpt(frame.data), "truncated": True}
-        return (odd(detail=detail),)
+        return (odd(detail=oversized(frame)),)
     try:
         body, payload = decoded(frame.data)
     except ValueError:
-        return (odd(detail={"reason": "not_json", "text": frame.data.decode("utf-8", "replace")}),)
+        return (odd(detail=not_json(frame.data)),)
     match frame.event:
         case "session_event" if isinstance(body, dict):
             return (harness_event(body, payload),)

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from bridge.event import Cursor, EventType, JobStatus, Json
-from bridge.intake.decoding import decoded
+from bridge.intake.decoding import decoded, not_json, oversized
 from bridge.intake.provider import Frame, Reading
 from bridge.intake.providers.described.description import (
     CursorRule,
@@ -27,7 +27,6 @@ from bridge.intake.providers.described.description import (
     moment,
 )
 from bridge.intake.providers.described.expression import Unreadable
-from bridge.wire import excerpt
 
 _NUMBERS = re.compile(r"[0-9]{1,20}")
 _KINDS_REMEMBERED = 1024
@@ -67,14 +66,12 @@ class Frames:
     def read(self, frame: Frame, cursor: Cursor | None) -> Sequence[Reading]:
         """What the frame says, as `Provider.read` promises it."""
         if frame.dropped_bytes:
-            size = len(frame.data) + frame.dropped_bytes
-            detail = {"reason": "oversized", "bytes": size, "start": excerpt(frame.data), "truncated": True}
-            return self._unmapped(frame, cursor, detail)
+            return self._unmapped(frame, cursor, oversized(frame))
         payload = orjson.dumps(_utf8(frame.data)) if self._stream.data == "text" else frame.data or b"null"
         try:
             document, payload = decoded(payload)
         except ValueError:
-            return self._unmapped(frame, cursor, {"reason": "not_json", "text": _utf8(frame.data)})
+            return self._unmapped(frame, cursor, not_json(frame.data))
         try:
             return self._read(frame, cursor, document, payload)
         except Unreadable as error:

@@ -2,7 +2,7 @@
 
 Facts: the vendor's quickstart, events and run lifecycle pages; contract page TenFive 2.1 to 2.7. Not stated there, and
 decided here: `Last-Event-ID` is always sent, for it can do no harm; the list is asked behind the last `seq`, under the
-parameter names that the deployment's own `openapi.json` tells, and without them where they are refused.
+parameter name that the deployment's own `openapi.json` tells, and from its beginning where that is refused.
 """
 
 from __future__ import annotations

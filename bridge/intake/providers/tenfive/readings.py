@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from bridge.event import Cursor, EventType, JobStatus, Json
-from bridge.intake.decoding import decoded
+from bridge.intake.decoding import decoded, not_json, oversized
 from bridge.intake.provider import Frame, Reading
-from bridge.wire import excerpt
 
 _STATUSES = {
     "queued": JobStatus.PENDING,
@@ -104,14 +103,12 @@ def from_record(record: Json, word: str) -> Reading:
 def _opened(frame: Frame) -> tuple[Any, bytes | None, int | None, Json | None]:
     """The envelope, its JSON and its `seq` where they can be read; what is wrong with the frame otherwise."""
     if frame.dropped_bytes:
-        size = len(frame.data) + frame.dropped_bytes
-        flaw = {"reason": "oversized", "bytes": size, "start": excerpt(frame.data), "truncated": True}
         first = _SEQ_FIRST.match(frame.data)
-        return None, None, int(first[1]) if first else None, flaw
+        return None, None, int(first[1]) if first else None, oversized(frame)
     try:
         event, payload = decoded(frame.data)
     except ValueError:
-        return None, None, None, {"reason": "not_json", "text": frame.data.decode("utf-8", "replace")}
+        return None, None, None, not_json(frame.data)
     seq = seq_of(event)
     return event, payload, seq, {"reason": "no_seq", "frame": event} if seq is None else None
 
