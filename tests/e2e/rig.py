@@ -1,10 +1,9 @@
-"""A whole river for a test: broker, simulator, receiver and a bridge process that can be killed and started again."""
+"""A whole river for a test: simulator, receiver, and a bridge process that can be killed and started again."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -15,14 +14,18 @@ from typing import Any, NamedTuple
 
 import yaml
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
+from cable import free_port
 
-from bridge.demo.children import child
-from bridge.demo.proof import Proof, Sides, prove
+from bridge.demo.cast import AUVY, KEY_VARIABLE
+from bridge.demo.children import child, last_words
+from bridge.demo.proof import Proof, by_source, prove
 from bridge.demo.receiver import SECRET_VARIABLE, Mood, Receiver
-from bridge.demo.scene import KEY_VARIABLE, SOURCE, TOKEN_VARIABLE, TOPIC, configuration
+from bridge.demo.scene import TOKEN_VARIABLE, TOPIC, configuration, source
 from bridge.demo.serving import serve
-from bridge.demo.simulators.auvy import AuvySimulator, Handler
+from bridge.demo.simulators.api import Handler
+from bridge.demo.simulators.auvy import AuvySimulator
 from bridge.demo.simulators.auvy_world import World
+from bridge.demo.simulators.world import Pace
 from bridge.demo.topic import read_topic
 from bridge.demo.watcher import Snapshot, Watcher
 
@@ -42,13 +45,6 @@ async def until(holds: Callable[[], Awaitable[bool]], what: str, within_s: float
                 await asyncio.sleep(LOOK_S)
     except TimeoutError:
         raise AssertionError(f"after {within_s:g} s still not: {what}") from None
-
-
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Ran(NamedTuple):
@@ -109,16 +105,6 @@ class WatchedSimulator(AuvySimulator):
             return await handler(request)
         finally:
             self.open_streams -= 1
-
-    @asynccontextmanager
-    async def served(self) -> AsyncIterator[str]:
-        """Serve until the context ends, with the jobs living."""
-        async with serve(self.application(), "127.0.0.1", 0) as self.url:
-            self.population.begin()
-            try:
-                yield self.url
-            finally:
-                await self.population.stop()
 
 
 class AwayReceiver:
@@ -191,18 +177,32 @@ class River:
 
     async def settled(self, within_s: float = 40.0) -> Snapshot:
         """Wait until everything was said, followed to its end and delivered."""
-        await until(self.is_settled, "everything is settled", within_s)
+        try:
+            await until(self.is_settled, "everything is settled", within_s)
+        except AssertionError as error:
+            seen = await self.watcher.look()
+            raise AssertionError(f"{error}: {seen.waiting_for}; {last_words(self.logs[-1])}") from None
         return await self.watcher.look()
 
-    async def proof(self, reconnects: int = 0) -> Proof:
+    async def proof(self) -> Proof:
         """The ledgers compared: as of now, so that the sides must have come to rest."""
         accepted, figures = await self.watcher.received()
-        sides = Sides(SOURCE, await self.watcher.emitted(), await read_topic(self.servers, TOPIC), accepted)
-        return prove(sides, verified=figures["verified"], refused=figures["refused"], reconnects=reconnects)
+        emitted, topic = await self.watcher.emitted(), await read_topic(self.servers, TOPIC)
+        proofs = [
+            prove(sides, verified=figures["verified_by_source"].get(sides.source, 0), reconnects=0)
+            for sides in by_source(emitted, topic, accepted)
+        ]
+        return Proof.total(proofs, refused=figures["refused"])
 
     def said(self) -> str:
         """All that the bridges wrote."""
         return "\n".join(log.read_text() for log in self.logs)
+
+    def assert_no_bug(self) -> None:
+        """No exception that nobody foresaw is in what the bridges wrote."""
+        said = self.said()
+        assert "Traceback" not in said, said
+        assert '"exception"' not in said, said
 
 
 @asynccontextmanager
@@ -214,18 +214,34 @@ async def river(
     With `jobs` it is just these that are followed, and discovery is off.
     """
     port = free_port()
+    auvy = source(AUVY, simulator) | {"jobs": jobs or []}
+    if jobs is not None:
+        del auvy["discover"]
     settings = configuration(
-        directory, simulator=simulator, receiver=receiver, bootstrap_servers=servers or "", control_port=port
+        directory,
+        sources={AUVY.source: auvy},
+        receiver=receiver,
+        bootstrap_servers=servers or "",
+        control_port=port,
     )
     if servers is None:
         del settings["sinks"]["kafka"]
-    source = settings["sources"][SOURCE]
-    source["jobs"] = jobs or []
-    if jobs is not None:
-        del source["discover"]
     control = f"http://127.0.0.1:{port}"
     async with ClientSession(timeout=ClientTimeout(total=10)) as http:
-        watcher = Watcher(http, simulator=simulator, receiver=receiver, control=control, token=TOKEN)
+        watcher = Watcher(http, simulators={AUVY.source: simulator}, receiver=receiver, control=control, token=TOKEN)
         place = River(directory, control, watcher, http, servers or "")
         place.config.write_text(yaml.safe_dump(settings, sort_keys=False))
         yield place
+
+
+@asynccontextmanager
+async def quiet_river(directory: Path, jobs: list[str] | None = None) -> AsyncIterator[tuple[River, WatchedSimulator]]:
+    """A river without Kafka, over a simulator that keeps to the rules, whose jobs outlast every test."""
+    simulator = WatchedSimulator(World(jobs=2, at_once=2, pace=Pace(job_s=60, events_per_s=20)))
+    receiver = AwayReceiver()
+    async with (
+        simulator.served() as url,
+        receiver.served(),
+        river(directory, simulator=url, receiver=receiver.url, servers=None, jobs=jobs or []) as place,
+    ):
+        yield place, simulator
