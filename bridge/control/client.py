@@ -22,6 +22,8 @@ async def fetch_status(url: str, token: str | None) -> dict[str, Any]:
             if token:
                 session.headers["Authorization"] = f"Bearer {token}"
                 listed = await _get(session, f"{url}/v1/subscriptions?limit=1000")
+    except orjson.JSONDecodeError as error:
+        raise BridgeError(f"what answers at {url} is no bridge: it sends no JSON") from error
     except (aiohttp.ClientError, TimeoutError) as error:
         raise BridgeError(f"no bridge answers at {url}: {str(error) or 'timed out'}") from error
     if listed is not None and "subscriptions" not in listed:

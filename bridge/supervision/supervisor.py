@@ -94,9 +94,9 @@ class Supervisor:
     async def _park(self, error: BridgeError) -> None:
         self._report(error, None)
         self.status = self._now(SessionState.PARKED, error)
-        await self.note_parked(error)
         if isinstance(error, Fatal):
             self._on_fatal(self._session.group, error)
+        await self.note_parked(error)
 
     async def note_parked(self, error: BridgeError) -> None:
         """Have the session leave its durable note, however long that takes; without one if it cannot be written."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from rig import SECRET, TOKEN, Ran, River, WatchedSimulator, jobbridge, quiet_river, until
 
 from bridge import __version__
@@ -207,6 +208,22 @@ async def test_status_of_nothing_is_one_line() -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         refused(await jobbridge("status", "--url", url), 1, f"no bridge answers at {url}")
     refused(await jobbridge("status", "--url", "nonsense"), 1, "no bridge answers at nonsense")
+
+
+async def test_status_of_something_that_is_no_bridge_says_so() -> None:
+    async def other(_request: web.Request) -> web.Response:
+        return web.Response(text="<html>hello</html>", content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", other)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        refused(await jobbridge("status", "--url", url), 1, "is no bridge")
+    finally:
+        await runner.cleanup()
 
 
 async def test_status_shows_a_running_bridge_to_people_and_machines(tmp_path: Path) -> None:
