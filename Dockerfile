@@ -11,6 +11,7 @@ WORKDIR /build
 COPY requirements.txt ./
 RUN pip download --require-hashes --only-binary=:all: --dest /wheels -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY config/providers config/providers
 COPY bridge bridge
 RUN pip wheel --no-deps --no-index --find-links /wheels --wheel-dir /wheels . \
     && python -m venv --without-pip /opt/jobbridge \
