@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from bridge.errors import BridgeError, Fatal, Rejected, Temporary
 from bridge.event import Cursor, EventType, JobKey
@@ -29,6 +29,8 @@ _WORTHWHILE_S = 5.0
 
 _GONE = frozenset({"not_found", "gone"})
 _LOST = _GONE | {"bug"}
+_PLACE_GONE = frozenset({"stale_cursor", "gone"})
+"""Behind a place in the stream, `gone` can be about the place alone: without it the stream is asked once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +133,11 @@ class Subscription:
                 raise Temporary("the server wants the stream reopened, again and again", reason="reopen") from None
             return False
         except Rejected as error:
-            if error.reason in _GONE:
-                await self._stream_gone(error)
-            else:
+            if error.reason in _PLACE_GONE and self._scribe.cursor not in {None, self._refused}:
                 await self._refuse_cursor(error)
+            if error.reason not in _GONE:
+                raise
+            await self._stream_gone(error)
         return True
 
     async def _listen(self, stream: OpenStream) -> None:
@@ -247,15 +250,12 @@ class Subscription:
         self._countable = True
         await self._end_unseen(seen)
 
-    async def _refuse_cursor(self, error: Rejected) -> None:
+    async def _refuse_cursor(self, error: Rejected) -> NoReturn:
         """A cursor that the provider no longer takes: say that there may be a gap, then start without it.
 
         What the stream then repeats is dropped by comparing it with the cursor that stays on record.
         """
-        cursor = self._scribe.cursor
-        if error.reason != "stale_cursor" or cursor is None or cursor == self._refused:
-            raise error
-        self._refused = cursor
+        self._refused = self._scribe.cursor
         await self._scribe.watch(EventType.WATCH_GAP, {"reason": "stale_cursor", "text": str(error)})
         raise Temporary("the provider refused our cursor; its stream is read again", reason="stale_cursor")
 

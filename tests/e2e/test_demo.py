@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge.demo.cast import EVERYBODY
 from bridge.demo.run import run_demo
 from bridge.errors import Fatal
 
@@ -69,6 +70,26 @@ async def test_the_demo_proves_that_nothing_is_lost_over_broken_connections(tmp_
     assert counts["kafka_records"] == counts["webhook_events"] > counts["events_emitted"] > 150
     assert counts["signatures_verified"] >= counts["webhook_events"] + counts["webhook_duplicates"]
     assert "Proven: " in told
+    assert family(tmp_path) == []
+    assert files(tmp_path) == []
+
+
+async def test_all_providers_side_by_side_give_the_same_proof(tmp_path: Path) -> None:
+    async with demo(tmp_path, "--all", "--duration", "4", "--json") as process:
+        out, err = await process.communicate()
+    told = err.decode()
+    assert process.returncode == 0, told
+    counts = json.loads(out)
+    sources = counts.pop("sources")
+    assert [*sources] == [cast.source for cast in EVERYBODY]
+    for name, total in counts.items():
+        assert total == sum(source[name] for source in sources.values()), name
+    for name, source in sources.items():
+        assert (source["lost"], source["duplicates"], source["out_of_order"], source["invented"]) == (0, 0, 0, 0), name
+        assert source["jobs"] >= 9
+        assert source["kafka_records"] == source["webhook_events"] >= 2 * source["jobs"]
+        assert (source["events_emitted"] > 50) == (name not in {"flowrelay", "fal"})
+    assert "at 8 providers" in told
     assert family(tmp_path) == []
     assert files(tmp_path) == []
 

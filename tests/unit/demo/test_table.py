@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from bridge.demo.proof import Arrival, Emitted, Sides, prove
+from bridge.demo.proof import Arrival, Emitted, Proof, Sides, prove
 from bridge.demo.table import LiveTable, PlainLines, display
 from bridge.demo.watcher import JobRow, Snapshot
 
@@ -57,6 +57,28 @@ def test_where_there_is_no_room_the_living_jobs_stay_in_sight() -> None:
     assert "job_101" in shown
     assert "job_50" not in shown
     assert "and 77 more" in shown
+
+
+def test_every_source_has_a_section_with_its_part_of_the_room() -> None:
+    screen, written = console(terminal=True)
+    crowd = [RUNNING._replace(source=name, id=f"{name}_{n}") for name in ("auvy", "tenfive") for n in range(20)]
+    with LiveTable(screen) as table:
+        table.show(replace(SNAPSHOT, jobs=crowd))
+    shown = written.getvalue()
+    last = shown[shown.rindex("source") :]
+    assert last.count("and 8 more") == last.count("0 of 20 ended") == 2
+    assert "auvy_19" in last
+    assert "tenfive_19" in last
+
+
+def test_the_conclusion_tells_every_source_by_itself() -> None:
+    one = prove(Sides("auvy", {"job_1": Emitted(["1-0"], None)}, [], []), **COUNTS)
+    proofs = {"auvy": one, "tenfive": one}
+    for terminal, words in ((True, ("all", "auvy", "tenfive")), (False, ("tenfive: jobs 1, events_emitted 1",))):
+        out, written = console(terminal=terminal)
+        with display(out, lambda: 0.0) as shown:
+            shown.conclude(Proof.total(proofs.values(), refused=0), proofs)
+        assert all(word in written.getvalue() for word in words)
 
 
 def test_lines_come_every_few_seconds_only() -> None:

@@ -97,7 +97,7 @@ class TenFive(Provider):
         settings, reached = self._settings, -1
         url, cursor_param = f"{self._run(job_id)}/events", await self._learn()
         asked = {cursor_param: str(Place.of(cursor).seq)} if cursor else {}
-        refusal = self.refusal if asked else self._error
+        refusal = self._refused_place if asked else self._error
         while True:
             params = {settings.events_limit_param: str(settings.events_page), **asked}
             try:
@@ -137,6 +137,13 @@ class TenFive(Provider):
                 path = f"/{self._settings.cancel_path.lstrip('/')}"
         url = f"{self._run(job_id)}{path}"
         return await self._http.exchange(Request(url, method="POST", headers=self._headers, body=body))
+
+    def _refused_place(self, answer: Answer) -> BridgeError:
+        """Of a list behind a place, 410 too: where it is the run that has gone, the list without a place says so."""
+        error = self.refusal(answer)
+        if answer.status == 410:
+            error.reason = "stale_cursor"
+        return error
 
     def _error(self, answer: Answer) -> BridgeError:
         """The documented envelope `error`, `reason_code`, `request_id` (2.5), with the code first."""
