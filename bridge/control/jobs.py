@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-import orjson
 from aiohttp import web
 
 from bridge.control.problem import Problem, read_json
 from bridge.control.subscriptions import found
 from bridge.control.view import VIEW
 from bridge.errors import Fatal, Rejected
+from bridge.intake.decoding import decoded
 from bridge.intake.provider import Action, Answer
+from bridge.wire import media_type
 
 _OURS_IF_REFUSED = frozenset({400, 404, 409, 410, 422})
 """Refusals that tell the caller something about the job or the body. Others are about us and the provider."""
+
+_MEDIA_TYPE = re.compile(r"[a-z0-9.+_-]+/[a-z0-9.+_-]+")
 
 
 async def act(request: web.Request) -> web.Response:
@@ -46,17 +50,21 @@ async def _body(request: web.Request) -> dict[str, Any]:
         return {}
     body = await read_json(request)
     try:
-        decoded = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        wish, told = decoded(body)
+    except ValueError as error:
         raise Problem(400, f"the body cannot be read: {error}") from error
-    if not isinstance(decoded, dict):
+    if not isinstance(wish, dict):
         raise Problem(422, "the body must be a JSON object")
-    return decoded
+    if told != body:
+        raise Problem(422, "the body is nested too deeply to be passed on")
+    return wish
 
 
 def _passed_back(answer: Answer) -> web.Response:
     if answer.status < 300:
-        kind = answer.headers.get("Content-Type", "application/octet-stream").partition(";")[0]
+        kind = media_type(answer.headers.get("Content-Type", ""))
+        if not _MEDIA_TYPE.fullmatch(kind):
+            kind = "application/octet-stream"
         return web.Response(status=answer.status, body=answer.body or None, content_type=kind)
     status = answer.status if answer.status in _OURS_IF_REFUSED else 502
     words = answer.body[:2000].decode("utf-8", "replace")

@@ -10,9 +10,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AnyHttpUrl, BaseModel, ConfigDict, Field, model_validator
 
 from bridge.errors import BridgeError, Fatal, Rejected, Temporary
 from bridge.event import Cursor, EventType, JobStatus, Json, addressable
@@ -261,6 +261,15 @@ class SourceSettings(BaseModel):
         False, description="With no free place for a stream, follow by the status endpoint instead of waiting for one."
     )
     payloads: bool = Field(True, description="Keep the provider's payload, as it came, in every event's data.")
+
+    @model_validator(mode="after")
+    def _has_no_credentials_in_addresses(self) -> Self:
+        """Addresses stand in error texts and so in logs, in events and on the console."""
+        for name in type(self).model_fields:
+            address = getattr(self, name)
+            if isinstance(address, AnyHttpUrl) and (address.username or address.password):
+                raise ValueError(f"{name}: an address holds no user or password")
+        return self
 
 
 def common_refusal(answer: Answer) -> BridgeError:

@@ -115,7 +115,8 @@ class Source:
         What is shared is fair: jobs that want to be looked at less often leave the rest of their part to the others.
         """
         share = _BESIDE_STREAMS if self._beside else _POLLED
-        looks_per_s, count = share * self.settings.requests_per_minute / 60.0, self.lookers
+        requests = 2 if self.provider.tells_beside else 1
+        looks_per_s, count = share * self.settings.requests_per_minute / 60.0 / requests, self.lookers
         for every_s in sorted(self._wishes, reverse=True):
             if every_s * looks_per_s <= count:
                 break

@@ -59,6 +59,7 @@ class Subscription:
         self._refused: Cursor | None = None
         self._last_news_s = self._last_change_s = around.clock()
         self._stalled = False
+        self._caught_up = asyncio.Event()
 
     async def run(self, useful: Callable[[], None]) -> None:
         """Follow the job; returns when it is over and its terminal event journalled, or nobody wants it followed."""
@@ -127,6 +128,7 @@ class Subscription:
         try:
             async with self._source.streams.open(request, self._source.provider.refusal) as stream:
                 await self._begin()
+                self._caught_up.clear()
                 await _first(self._listen(stream), self._look_beside())
         except Reopen:
             if self._around.clock() - opened_s < _WORTHWHILE_S:
@@ -147,6 +149,7 @@ class Subscription:
             self._last_news_s = math.inf  # busy is not silent, however long the journal takes
             if await self._reader.backfill():
                 return
+            self._caught_up.set()
             self._last_news_s = self._around.clock()
             async for frames in stream:
                 if frames:
@@ -170,8 +173,10 @@ class Subscription:
     async def _look_beside(self) -> None:
         """Look at the status endpoint beside the stream: some states are told nowhere else.
 
-        Returns when the job is over by the status endpoint and the stream believed to hold nothing more.
+        Not before the log was read: a state of now must not come in front of what led to it. Returns when the job is
+        over by the status endpoint and the stream believed to hold nothing more.
         """
+        await self._caught_up.wait()
         with self._source.looker() as looker:
             while True:
                 seen = await self._look_softly()
@@ -192,7 +197,7 @@ class Subscription:
         """
         with self._source.looker(beside_stream=False) as looker:
             while True:
-                seen = await self._source.provider.status(self._key.job_id)
+                seen = await self._polled()
                 await self._begin()
                 if await self._reader.take([seen]) or await self._reader.backfill():
                     return True
@@ -200,6 +205,15 @@ class Subscription:
                 await self._until_look(looker)
                 if self._source.settings.poll_when_full and not self._source.streams.full:
                     return False
+
+    async def _polled(self) -> Reading:
+        """A look that failed is repeated at the pace of looks, or once a second where that is slower."""
+        try:
+            return await self._source.provider.status(self._key.job_id)
+        except Temporary as error:
+            pace_s = min(1.0, self._source.settings.status_interval_s)
+            error.after_s = max(error.after_s or 0.0, pace_s)
+            raise
 
     async def _until_look(self, looker: Looker) -> None:
         """Wait for this job's next turn; one in which nothing moves is told of once and looked at less often."""

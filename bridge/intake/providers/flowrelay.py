@@ -48,6 +48,12 @@ class FlowRelaySettings(SourceSettings):
     status_interval_s: float = Field(
         2.0, ge=1, description="Seconds between two looks at one job; longer once many jobs share the budget."
     )
+    stalled_after_s: float | None = Field(
+        180.0,
+        gt=0,
+        description="Without any change for so long, `watch.stalled` is told and the job looked at less often. "
+        "The vendor's own client gives up then.",
+    )
 
 
 class FlowRelay(Provider):

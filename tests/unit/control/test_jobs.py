@@ -17,6 +17,8 @@ from bridge.journal.store import SubscriptionRecord
 from .room import TOKEN, Room, open_room
 
 KEY = JobKey("auvy", "job/1")
+NESTED = orjson.loads(b'{"a":' * 253 + b"1" + b"}" * 253)
+"""As deep as can just be sent, but not be journalled any more."""
 
 
 class Helpful:
@@ -117,6 +119,7 @@ async def test_a_refusal_is_a_problem_that_says_whose_it_is(
         ({"data": b"{"}, 415),
         ({"data": b"{", "headers": {"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}"}}, 400),
         ({"json": [1]}, 422),
+        ({"json": NESTED}, 422),
     ],
 )
 async def test_a_body_that_is_no_object_reaches_nobody(options: dict[str, Any], status: int) -> None:
@@ -129,3 +132,9 @@ async def test_only_followed_jobs_are_acted_on() -> None:
     async with open_room() as room:
         assert (await room.call("POST", "/v1/jobs/auvy/nobody/cancel"))[0] == 404
         assert (await room.call("POST", "/v1/jobs/auvy/nobody/explode"))[0] == 404
+
+
+@pytest.mark.parametrize("kind", ["", "charset=utf-8", "no type", "a/b/c"])
+async def test_an_answer_of_no_proper_type_comes_back_all_the_same(kind: str) -> None:
+    status, _, _, events = await asked(Answer(200, {"Content-Type": kind}, b"{}", 0.0), json={})
+    assert (status, len(events)) == (200, 1)

@@ -14,7 +14,7 @@ from bridge.errors import BridgeError, Fatal, Rejected, Temporary
 from bridge.event import Cursor, EventType, JobStatus
 from bridge.intake.provider import Action, Answer, Frame, Reading, Request
 from bridge.intake.providers.archastro import ArchAstro, ArchAstroSettings
-from bridge.intake.providers.archastro.readings import Place
+from bridge.intake.providers.archastro.readings import Place, harness_event
 
 API = "http://arch.test/api/v1"
 KEY = {"x-archastro-api-key": "sk_1"}
@@ -579,3 +579,9 @@ async def test_what_the_api_cannot_take_is_refused_here(
         await provider.act(job_id, action, body)
     assert caught.value.reason == reason
     assert http.requests == []
+
+
+def test_a_harness_event_without_an_id_is_the_same_whichever_way_its_members_are_ordered() -> None:
+    members = [("event", "message"), ("payload", {}), ("harness", "codex")]
+    one, other = (harness_event(dict(pairs), b"{}") for pairs in (members, reversed(members)))
+    assert one.key == other.key

@@ -617,3 +617,31 @@ def test_every_description_in_config_can_be_polled_too(path: Path) -> None:
         {"provider": "poll", "api": {"file": str(path)}, "base_url": "http://x.test"}
     )
     assert settings.api.status is not None
+
+
+# -- states that must stay what they are
+
+
+@pytest.mark.parametrize("path", ["to_number(id)", "sum(sizes)"])
+async def test_a_number_that_json_cannot_go_on_with_is_unreadable_and_no_bug(path: str) -> None:
+    answer = orjson.loads(b'{"state":"going","id":"99999999999999999999999","sizes":[18446744073709551615,1]}')
+    for name in ("fingerprint", "progress"):
+        provider, _ = plain(answer, status={"url": "/jobs/{job_id}", "status": "state", name: path})
+        with pytest.raises(Temporary, match="not as described"):
+            await provider.status("j")
+
+
+async def test_a_fingerprint_does_not_depend_on_the_order_of_members() -> None:
+    marks = []
+    for order in (("a", "b"), ("b", "a")):
+        route = {"url": "/jobs/{job_id}", "status": "state", "fingerprint": "seen"}
+        provider, _ = plain({"state": "going", "seen": dict.fromkeys(order, 1)}, status=route)
+        marks.append((await provider.status("j")).fingerprint)
+    assert marks[0] == marks[1]
+
+
+def test_types_of_frames_are_remembered_only_while_they_are_short() -> None:
+    provider, _ = plain()
+    for n in range(50):
+        one(provider, {}, event=f"{n}" * 5000)
+    assert provider._frames._rule.cache_info().currsize == 0

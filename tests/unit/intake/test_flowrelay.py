@@ -200,3 +200,8 @@ async def test_the_error_table_says_what_to_do_next(status: int, error: type[Bri
         await provider.status("j")
     assert caught.value.reason == reason
     assert "Slow down." in str(caught.value)
+
+
+def test_a_job_in_which_nothing_moves_is_told_of_after_as_long_as_the_vendors_client_waits() -> None:
+    settings = FlowRelaySettings.model_validate({"provider": "flowrelay", "token": SecretStr("fr_k")})
+    assert (settings.stalled_after_s, settings.stalled_interval_s) == (180, 30)

@@ -208,3 +208,15 @@ def test_a_new_job_is_looked_at_at_once_however_many_there_are() -> None:
     waits_s = [vendor.of(job)[0] - born_s for job, born_s in births_s.items() if born_s]
     assert max(waits_s) < 10
     assert vendor.refused == 0
+
+
+class TellsBeside(Silent):
+    tells_beside = True
+
+
+def test_a_look_that_is_two_requests_is_had_half_as_often() -> None:
+    of = source()
+    of.provider = TellsBeside()
+    with ExitStack() as stack:
+        crowd(stack, of, 100, beside_stream=True)
+        assert of.look_interval_s() == pytest.approx(480)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -327,3 +328,28 @@ async def test_without_a_free_place_for_a_stream_a_job_can_be_polled_until_there
     await job.run()
     assert job.streams.opened == 1
     assert (await job.told())[-1] == "job.completed 1"
+
+
+async def test_a_state_of_now_does_not_come_in_front_of_the_log_that_led_to_it(follow: Follow) -> None:
+    job = follow([RUNNING, DONE], [[(3, "e")]], status_interval_s=NEVER)
+
+    async def slowly(job_id: str, cursor: Cursor | None) -> AsyncGenerator[Sequence[Reading], None]:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        if cursor is None:
+            yield [Reading(key="1", cursor=Cursor("1"), status=JobStatus.PENDING, provider_status="queued")]
+            yield [Reading(key="2", cursor=Cursor("2"), status=JobStatus.RUNNING, provider_status="running")]
+
+    job.provider.backfill = slowly  # type: ignore[method-assign]
+    await job.run()
+    assert await job.told() == ["watch.started watch.1", "job.queued 1", "job.started 2", "job.completed 3"]
+
+
+async def test_a_failed_poll_is_not_repeated_within_a_second(follow: Follow) -> None:
+    job = follow([Temporary("HTTP 500", reason="server_error"), Temporary("HTTP 503", after_s=7)], polled=True)
+    floors = []
+    for _ in range(2):
+        with pytest.raises(Temporary) as caught:
+            await job.run_once()
+        floors.append(caught.value.after_s)
+    assert floors == [1.0, 7]

@@ -484,3 +484,28 @@ async def test_a_wish_that_cannot_be_granted_is_not_passed_on(
         await provider.act("j", action, body)
     assert caught.value.reason == reason
     assert http.requests == []
+
+
+async def test_a_next_page_that_is_refused_is_asked_for_again_and_parks_nothing() -> None:
+    def answer(request: Request) -> Any:
+        if request.params.get("after") == "p2":
+            return Answer(400, {}, b'{"reason_code":"BAD_CURSOR"}', 0.0)
+        return {"events": [envelope(1)], "next_cursor": "p2"}
+
+    provider, _ = tenfive(answer, events_cursor_param="after")
+    pages = provider.backfill("r", None)
+    told = await anext(pages)
+    with pytest.raises(Temporary, match="BAD_CURSOR") as raised:
+        await anext(pages)
+    assert (raised.value.reason, [reading.cursor for reading in told]) == ("page_refused", ["1"])
+
+
+async def test_a_run_whose_events_begin_at_zero_is_read_beyond_a_page_of_one() -> None:
+    provider, _ = tenfive(
+        lambda request: {
+            "events": [e for n in (0, 1) if n > int(request.params.get("after", -1)) for e in [envelope(n)]][:1]
+        },
+        events_cursor_param="after",
+        events_page=1,
+    )
+    assert [reading.key for reading in await filled(provider, None)] == ["0", "1"]

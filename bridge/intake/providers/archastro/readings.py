@@ -104,7 +104,7 @@ def harness_event(body: dict[str, Any], payload: bytes) -> Reading:
     unknown = {"reason": "unknown_kind", "kind": event}
     return Reading(
         type=type_,
-        key=position or f"frame.{_digest(orjson.dumps(body))}",
+        key=position or f"frame.{_digest(orjson.dumps(body, option=orjson.OPT_SORT_KEYS))}",
         cursor=Place(position).cursor() if position else None,
         time=body.get("occurred_at"),
         waiting_for=piece if event == "needs_input" else None,

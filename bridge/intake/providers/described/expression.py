@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 import jmespath
+import orjson
 from jmespath.exceptions import JMESPathError
 from jmespath.functions import Functions
 from jmespath.visitor import TreeInterpreter
@@ -47,7 +48,7 @@ class Compiled:
 class JmesPath(Compiled):
     """A JMESPath. One that names a function nobody knows is refused, although the language finds out only when used."""
 
-    __slots__ = ("_field", "_node")
+    __slots__ = ("_computes", "_field", "_node")
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -59,6 +60,7 @@ class JmesPath(Compiled):
         if trouble:
             raise ValueError(f"{text[:60]!r} is no JMESPath: {trouble}")
         self._field = self._node["value"] if self._node["type"] == "field" else None
+        self._computes = "(" in text  # then a number may be beyond what can be written as JSON
 
     def of(self, document: Any) -> Any:
         """What it finds in a decoded JSON document; None where there is nothing. Raises `Unreadable`.
@@ -68,9 +70,12 @@ class JmesPath(Compiled):
         if self._field is not None:  # by far the most, and many times faster so
             return document.get(self._field) if isinstance(document, dict) else None
         try:
-            return _INTERPRETER.visit(self._node, document)
-        except (ValueError, TypeError, ArithmeticError) as error:
+            found = _INTERPRETER.visit(self._node, document)
+            if self._computes:
+                orjson.dumps(found)
+        except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
             raise Unreadable(f"{self.text}: {error}"[:200]) from error  # it repeats the document
+        return found
 
 
 _INTERPRETER = TreeInterpreter()

@@ -29,8 +29,8 @@ from bridge.intake.providers.described.description import (
 from bridge.intake.providers.described.expression import Unreadable
 
 _NUMBERS = re.compile(r"[0-9]{1,20}")
-_KINDS_REMEMBERED = 1024
-"""Types of frames come from the wire, so how many are remembered with their rules is bounded."""
+_KINDS_REMEMBERED, _KIND_CHARS_REMEMBERED = 1024, 200
+"""Types of frames come from the wire, so what is remembered of them with their rules is bounded."""
 
 Statuses = Mapping[str, JobStatus]
 
@@ -43,7 +43,9 @@ def state(route: StatusRoute, document: Any, statuses: Statuses, payload: bytes)
         raise Unreadable("there is no status in it")
     if status is None or not status.terminal:
         facts |= {"result": None, "error": None}
-    mark = None if route.fingerprint is None else _hash(orjson.dumps(route.fingerprint.of(document)))
+    mark = None
+    if route.fingerprint is not None:
+        mark = _hash(orjson.dumps(route.fingerprint.of(document), option=orjson.OPT_SORT_KEYS))
     return Reading(**facts, fingerprint=mark, payload=payload)
 
 
@@ -84,7 +86,7 @@ class Frames:
             return ()
         if stream.latest_value and self._status is not None:
             return (state(self._status, document, self._statuses, payload),)
-        rule = self._rule(kind)
+        rule = self._rule(kind) if len(kind) <= _KIND_CHARS_REMEMBERED else self._first_rule(kind)
         own_id = rule is None or rule.own_id
         place = self._place(frame, document)
         if own_id and self._is_behind(place, cursor):

@@ -105,16 +105,14 @@ class TenFive(Provider):
             except Rejected as error:
                 if error.reason != "stale_cursor":
                     raise
-                asked = {}
+                asked, refusal = {}, self._error
                 continue
-            finally:
-                refusal = self._error
             page, following = self._page(body)
             events = [event for event in page if event[0] > reached]
             yield from_list(events, cursor)
             if following is None or not events:
                 return
-            reached, asked = events[-1][0], {cursor_param: following}
+            reached, asked, refusal = events[-1][0], {cursor_param: following}, self._refused_page
 
     def refusal(self, answer: Answer) -> BridgeError:
         """Of a stream or a list, 400 and 422 can only be about the cursor."""
@@ -137,6 +135,11 @@ class TenFive(Provider):
                 path = f"/{self._settings.cancel_path.lstrip('/')}"
         url = f"{self._run(job_id)}{path}"
         return await self._http.exchange(Request(url, method="POST", headers=self._headers, body=body))
+
+    def _refused_page(self, answer: Answer) -> BridgeError:
+        """Of a later page, a refusal is about its cursor: the last `seq` that was read will do the next time."""
+        error = self._refused_place(answer)
+        return Temporary(str(error), reason="page_refused") if error.reason == "stale_cursor" else error
 
     def _refused_place(self, answer: Answer) -> BridgeError:
         """Of a list behind a place, 410 too: where it is the run that has gone, the list without a place says so."""
@@ -176,10 +179,10 @@ class TenFive(Provider):
         if not isinstance(listed, list):
             raise Temporary(f"the event list answered without `{settings.events_field}`", reason="not_json")
         events = sorted(((seq, e) for e in listed if (seq := seq_of(e)) is not None), key=lambda event: event[0])
-        following = events[-1][0] if events else None
+        following: Any = events[-1][0] if events else None
         if isinstance(body, dict):
             following = body.get(settings.events_next_field, following)
-        return events, str(following) if following else None
+        return events, None if following in (None, "") else str(following)
 
     def _run(self, job_id: str) -> str:
         return f"{self._base}/v1/runs/{quote(job_id, safe='')}"
