@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint lock docs clean
+.PHONY: setup demo test bench lint lock docs clean
 setup: .venv/.ready
 
 .venv/.ready: requirements.txt pyproject.toml
@@ -19,6 +19,9 @@ demo: setup  ## the main job: a simulated provider, a broker, a verifying receiv
 
 test: setup  ## every test; lint and types are `make lint`
 	@$(BIN)/python -m pytest
+
+bench: setup  ## events a second and CPU an event on Apache Kafka, beside a loop written by hand
+	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_pipeline.py
 
 lint: setup
 	@$(BIN)/ruff format --check .

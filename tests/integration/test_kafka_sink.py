@@ -11,23 +11,18 @@ from typing import Any
 
 import orjson
 import pytest
-import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ProducerFenced
 from brokers import committed
+from relaying import NOTHING, entries, entry, journal_events, run_until_settled, settings, sink
 
-from bridge.delivery.dispatcher import LogDispatcher
 from bridge.delivery.kafka_client import bounded
 from bridge.delivery.sink import Mark
-from bridge.delivery.sinks.kafka import PLUG, KafkaSettings, KafkaSink, build, partition_of
+from bridge.delivery.sinks.kafka import PLUG, KafkaSettings, build, partition_of
 from bridge.demo.broker import EmbeddedBroker, embedded_broker
 from bridge.errors import Fatal, Temporary
-from bridge.event import EventType, JobEvent, JobKey
-from bridge.journal.store import Checkpoint, DeliveryState, Entry, Journal
+from bridge.journal.store import DeliveryState, Entry
 from bridge.journal.stores.sqlite import open_journal
-from bridge.telemetry.metrics import Metrics
-
-NOTHING = Mark(0, "")
 
 
 @pytest.fixture
@@ -35,37 +30,6 @@ async def broker(tmp_path: Path) -> AsyncIterator[EmbeddedBroker]:
     """A broker of the test's own: it starts in hundredths of a second, so nothing needs to be shared."""
     async with embedded_broker(tmp_path / "broker") as running:
         yield running
-
-
-def entry(position: int, *, job: str = "job-1", data: bytes = b'{"n":1}', type_: str = "job.output") -> Entry:
-    return Entry(
-        partition=0,
-        position=position,
-        subscription=7,
-        sequence=position,
-        recorded_ms=1_760_000_000_000 + position,
-        id=f"event-{position}",
-        source="auvy-prod",
-        subject=job,
-        type=type_,
-        time="2026-01-02T03:04:05Z",
-        traceparent=None,
-        data=data,
-    )
-
-
-def entries(first: int, last: int, jobs: int = 5) -> list[Entry]:
-    return [entry(position, job=f"job-{position % jobs}") for position in range(first, last + 1)]
-
-
-def sink(at: EmbeddedBroker, name: str = "kafka", **options: Any) -> KafkaSink:
-    return KafkaSink(name, settings(at, **options))
-
-
-def settings(at: EmbeddedBroker, **options: Any) -> KafkaSettings:
-    return KafkaSettings.model_validate(
-        {"kind": "kafka", "bootstrap_servers": at.bootstrap_servers, "create_topics": True} | options
-    )
 
 
 async def test_binary_mode_puts_the_attributes_into_headers_and_the_data_untouched(broker: EmbeddedBroker) -> None:
@@ -372,24 +336,6 @@ async def test_another_cluster_than_the_one_delivered_to_stops_the_relay(
         assert caught.value.reason == "position_conflict"
         await run_until_settled(sink(other, recover_from="journal"), journal, 10)
         assert len(await committed(other.bootstrap_servers, "jobs.events")) == 5
-
-
-async def journal_events(journal: Journal, count: int) -> None:
-    ((job, _),) = await journal.follow([JobKey("auvy-prod", "job-1")], "config")
-    numbers = range(job.sequence + 1, job.sequence + count + 1)
-    events = [JobEvent(f"event-{n}", "auvy-prod", "job-1", EventType.OUTPUT, b"{}") for n in numbers]
-    await journal.append(job, events, Checkpoint(None, b""))
-
-
-async def run_until_settled(relay: KafkaSink, journal: Journal, upto: int) -> None:
-    """Run the relay until the journal has settled so much, then end it. Raises what the relay raises."""
-    dispatcher = LogDispatcher("kafka", 0, relay, journal=journal, metrics=Metrics(), log=structlog.get_logger())
-    session = asyncio.create_task(dispatcher.run(lambda: None))
-    while not session.done() and await journal.position("kafka", 0) < upto:
-        await asyncio.wait({session}, timeout=0.01)
-    session.cancel()
-    with suppress(asyncio.CancelledError):
-        await session
 
 
 def test_the_plug_builds_a_sink_with_its_batch_size() -> None:
