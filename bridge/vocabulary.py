@@ -79,14 +79,15 @@ def data_schema(type_: EventType) -> dict[str, Any]:
     job["additionalProperties"] = False
     for member in job["properties"].values():
         member.pop("default", None)  # a member without a value is left out, never null
-    if meaning.status is not None:
+    del schema["$defs"]["JobStatus"]  # spelt out in place, so that the schema can stand inside another document
+    if meaning.status is None:
+        job["properties"]["status"] = {"enum": [status.value for status in JobStatus]}
+    else:
         job["properties"]["status"] = {"const": meaning.status.value}
         job["required"].append("status")
     if meaning.detail:
         detail["required"] = list(meaning.detail)
         schema["required"].append("detail")
-    if "JobStatus" not in str(job):
-        del schema["$defs"]["JobStatus"]
     names = {"$schema": DIALECT, "$id": f"urn:jobbridge:data:{type_}", "title": type_.value}
     return names | schema | names | {"description": meaning.text}
 
