@@ -66,13 +66,8 @@ def append(connection: Connection, now_ms: int, appends: Sequence[Append]) -> li
             known.add(mark)
             sequence += 1
             end += 1
-            rows.append(
-                (
-                    *(partition, end, number, sequence, now_ms),
-                    *(event.id, event.source, event.subject, event.type.value, event.time, event.traceparent),
-                    event.data,
-                )
-            )
+            attributes = (event.id, event.source, event.subject, event.type.value, event.time, event.traceparent)
+            rows.append((partition, end, number, sequence, now_ms, *attributes, event.data))
         sequences[number], ends[partition] = sequence, end
         if checkpoint is not None:
             checkpoints[number] = checkpoint
