@@ -8,7 +8,6 @@ from uuid import uuid4
 from bridge.errors import Fatal, Rejected
 from bridge.event import EventType, Json
 from bridge.intake.decoding import decoded
-from bridge.intake.lifecycle import Lifecycle
 from bridge.intake.provider import Action, Answer, Reading
 from bridge.intake.source import Source
 from bridge.journal.store import IntakeJournal, SubscriptionRecord, SubscriptionState
@@ -30,7 +29,7 @@ async def pass_on(
         if answer.status == 401:
             raise Fatal(f"the provider refuses our credential: {excerpt(answer.body)}", reason="unauthorized")
     # The job may have moved meanwhile: its own session alone writes what is known of it.
-    life = Lifecycle(record.key, source.kind, record.memory)
+    life = source.life(record.key, record.memory)
     reading = Reading(
         type=EventType.STATE,
         key=f"action.{uuid4().hex}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 
 from bridge.intake.ending import confirm, is_end
@@ -48,8 +48,7 @@ class Reader:
 
     async def backfill(self) -> bool:
         """Take what the provider tells besides its stream."""
-        told = self._provider.backfill(self._job_id, self._scribe.cursor)
-        async with aclosing(told):
+        async with aclosing(self._told()) as told:
             async for readings in told:
                 if await self.take(readings, claimed=True):
                     return True
@@ -74,10 +73,12 @@ class Reader:
         """Before the end is told: everything that only the backfill knows."""
         if not self._provider.tells_beside:
             return
-        told = self._provider.backfill(self._job_id, self._scribe.cursor)
-        async with aclosing(told):
+        async with aclosing(self._told()) as told:
             async for readings in told:
                 await self._scribe.take([reading for reading in readings if not is_end(reading)])
+
+    def _told(self) -> AsyncGenerator[Sequence[Reading], None]:
+        return self._provider.backfill(self._job_id, self._scribe.cursor)
 
     def _read(self, frames: Sequence[Frame]) -> list[Reading]:
         cursor = self._scribe.cursor

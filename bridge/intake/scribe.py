@@ -49,6 +49,11 @@ class Scribe:
         """Whether the last word about our watching is that we do."""
         return self._life.watching
 
+    @property
+    def given_up(self) -> bool:
+        """Whether the last word about our watching is that it stopped."""
+        return self._life.given_up
+
     async def take(self, readings: Sequence[Reading]) -> None:
         """Journal what the readings say. Raises `Temporary` when the journal cannot take it: then nothing was said."""
         async with self._writing:
@@ -97,11 +102,4 @@ class Scribe:
 
     def _recall(self) -> Lifecycle:
         """The job as journalled last."""
-        settings = self._source.settings
-        return Lifecycle(
-            self._record.key,
-            self._source.kind,
-            self._memory,
-            payloads=settings.payloads,
-            event_bytes_max=settings.event_bytes_max,
-        )
+        return self._source.life(self._record.key, self._memory)

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from bridge.errors import Fatal, Temporary
+from bridge.event import JobKey
+from bridge.intake.lifecycle import Lifecycle
 from bridge.intake.provider import Provider, SourceSettings, Streams
 
 _POLLED, _BESIDE_STREAMS = 0.9, 0.5
@@ -57,6 +59,11 @@ class Source:
     _renewing: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _renewals: int = field(default=0, init=False)
     _renewed: bool = field(default=False, init=False)
+
+    def life(self, key: JobKey, memory: bytes) -> Lifecycle:
+        """A job of this source as remembered, bound to the source's limits."""
+        settings = self.settings
+        return Lifecycle(key, self.kind, memory, payloads=settings.payloads, event_bytes_max=settings.event_bytes_max)
 
     @asynccontextmanager
     async def authorized(self) -> AsyncIterator[None]:

@@ -12,12 +12,11 @@ from typing import Any, NoReturn
 from bridge.errors import BridgeError, Fatal, Rejected, Temporary
 from bridge.event import Cursor, EventType, JobKey
 from bridge.intake.ending import is_end, look
-from bridge.intake.lifecycle import Lifecycle
 from bridge.intake.provider import OpenStream, Reading, Request
 from bridge.intake.reader import Reader, Reopen
 from bridge.intake.scribe import Scribe
 from bridge.intake.source import Looker, Source
-from bridge.journal.store import Checkpoint, IntakeJournal, SubscriptionState
+from bridge.journal.store import IntakeJournal, SubscriptionState
 from bridge.telemetry.metrics import Metrics
 
 _BARREN_TO_BELIEVE = 2
@@ -95,11 +94,10 @@ class Subscription:
         record = await journal.subscription(self._key)
         if record is None or record.state is not SubscriptionState.ACTIVE:
             return
-        life = Lifecycle(self._key, self._source.kind, record.memory)
-        if not life.given_up:
+        scribe = Scribe(record, self._source, journal, self._around.metrics, on_news=lambda: None)
+        if not scribe.given_up:
             type_ = EventType.WATCH_LOST if error.reason in _LOST else EventType.WATCH_DENIED
-            event = life.watch(type_, {"reason": error.reason, "text": str(error)})
-            await journal.append(record, [event], Checkpoint(record.cursor, life.memory()))
+            await scribe.watch(type_, {"reason": error.reason, "text": str(error)})
         if not isinstance(error, Fatal):
             await journal.steer(self._key, SubscriptionState.PARKED, f"{error.reason}: {error}")
 

@@ -11,29 +11,18 @@ from contextlib import asynccontextmanager, suppress
 import aiohttp
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
+from serving import Reply, serving
 
 from bridge.errors import BridgeError, Fatal, Rejected, Temporary
 from bridge.intake.budget import Budget
 from bridge.intake.http import SourceHttp, open_session
 from bridge.intake.provider import Answer, Http, Request, common_refusal
 
-Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     async with open_session() as session:
         yield session
-
-
-@asynccontextmanager
-async def serving(reply: Reply) -> AsyncIterator[str]:
-    """A web server that gives the same reply everywhere; its address."""
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", reply)
-    async with TestServer(app) as server:
-        yield str(server.make_url("/jobs"))
 
 
 @asynccontextmanager

@@ -7,11 +7,12 @@ import socket
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import httpx
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
+from serving import Reply, serving
 
 from bridge.errors import BridgeError, Fatal, Rejected, Temporary
 from bridge.intake.budget import Budget
@@ -19,7 +20,7 @@ from bridge.intake.http import open_session
 from bridge.intake.provider import Answer, OpenStream, Request, Streams, common_refusal
 from bridge.intake.sse import EventStreams, Frame, open_client
 
-Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
+streaming = partial(serving, path="/stream")
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -35,15 +36,6 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 async def stack() -> AsyncIterator[AsyncExitStack]:
     async with AsyncExitStack() as stack:
         yield stack
-
-
-@asynccontextmanager
-async def serving(reply: Reply) -> AsyncIterator[str]:
-    """A web server that gives the same reply everywhere; its address."""
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", reply)
-    async with TestServer(app) as server:
-        yield str(server.make_url("/stream"))
 
 
 @asynccontextmanager
@@ -105,7 +97,7 @@ async def read(streams: Streams, url: str) -> list[Frame]:
 async def test_frames_ids_and_retry_come_through(client: httpx.AsyncClient) -> None:
     body = b"\xef\xbb\xbfretry: 2500\n\n: ping\n\nid: 1\ndata: a\n\nevent: e\ndata: b\n\n"
     async with (
-        serving(fixed(body, content_type="Text/Event-Stream; charset=latin-1")) as url,
+        streaming(fixed(body, content_type="Text/Event-Stream; charset=latin-1")) as url,
         EventStreams(client, budget()).open(Request(url), common_refusal) as stream,
     ):
         assert stream.retry_s is None
@@ -127,7 +119,7 @@ async def test_the_request_is_what_an_event_source_sends(client: httpx.AsyncClie
 
     headers = {"accept": "*/*", "Last-Event-ID": "é→1", "Authorization": "Bearer k", "ACCEPT-ENCODING": "gzip"}
     params = {"after": "1+2 &é"}
-    async with serving(reply) as url:
+    async with streaming(reply) as url:
         request = Request(f"{url}/a%2Fb?x=%2B1", params=params, headers=headers)
         streams = EventStreams(client, budget())
         async with streams.open(request, common_refusal):
@@ -167,7 +159,7 @@ async def test_the_request_is_what_an_event_source_sends(client: httpx.AsyncClie
 )
 async def test_what_is_no_event_stream_is_rejected(client: httpx.AsyncClient, reply: Reply) -> None:
     outcomes: list[str] = []
-    async with serving(reply) as url:
+    async with streaming(reply) as url:
         with pytest.raises(Rejected) as caught:
             await read(EventStreams(client, budget(), on_request=outcomes.append), url)
     assert caught.value.reason == "no_stream"
@@ -183,7 +175,7 @@ async def test_an_error_status_is_no_stream_whatever_its_type(
 ) -> None:
     outcomes: list[str] = []
     opened: list[int] = []
-    async with serving(fixed(b"data: sorry\n\n", status)) as url:
+    async with streaming(fixed(b"data: sorry\n\n", status)) as url:
         with pytest.raises(error, match="data: sorry") as caught:
             await read(EventStreams(client, budget(), on_request=outcomes.append, on_open=opened.append), url)
     assert caught.value.reason == reason
@@ -193,7 +185,7 @@ async def test_an_error_status_is_no_stream_whatever_its_type(
 
 async def test_retry_after_reaches_the_error_table(client: httpx.AsyncClient) -> None:
     reply = fixed(b"{}", 429, "application/json", Retry_After="Thu, 01 Jan 1970 00:16:50 GMT")
-    async with serving(reply) as url:
+    async with streaming(reply) as url:
         with pytest.raises(Temporary) as caught:
             await read(EventStreams(client, budget(), clock=lambda: 1000.0), url)
     assert (caught.value.reason, caught.value.after_s) == ("rate_limited", 10.0)
@@ -206,7 +198,7 @@ async def test_the_body_of_a_refusal_is_cut(client: httpx.AsyncClient) -> None:
         answers.append(answer)
         return Temporary("no")
 
-    async with serving(fixed(b"x" * (1 << 20), 503)) as url:
+    async with streaming(fixed(b"x" * (1 << 20), 503)) as url:
         with pytest.raises(Temporary):
             async with EventStreams(client, budget()).open(Request(url), refusal):
                 pass
@@ -298,7 +290,7 @@ async def test_a_reset_is_a_cut(client: httpx.AsyncClient) -> None:
 
 
 async def test_an_unfinished_event_at_a_clean_end_is_dropped(client: httpx.AsyncClient) -> None:
-    async with serving(fixed(b"data: a\n\ndata: b\n")) as url:
+    async with streaming(fixed(b"data: a\n\ndata: b\n")) as url:
         assert await read(EventStreams(client, budget()), url) == [Frame("message", b"a", "")]
 
 
@@ -318,7 +310,7 @@ async def test_a_server_that_compresses_although_asked_not_to_is_read_as_it_writ
         return response
 
     frames: list[Frame] = []
-    async with serving(reply) as url, EventStreams(client, budget()).open(Request(url), common_refusal) as stream:
+    async with streaming(reply) as url, EventStreams(client, budget()).open(Request(url), common_refusal) as stream:
         async for some in stream:
             frames += some
             if frames:
@@ -327,7 +319,7 @@ async def test_a_server_that_compresses_although_asked_not_to_is_read_as_it_writ
 
 
 async def test_nonsense_that_claims_to_be_gzip_is_a_cut(client: httpx.AsyncClient) -> None:
-    async with serving(fixed(content_encoding="gzip")) as url:
+    async with streaming(fixed(content_encoding="gzip")) as url:
         with pytest.raises(Temporary) as caught:
             await read(EventStreams(client, budget()), url)
     assert caught.value.reason == "cut"
@@ -378,7 +370,7 @@ async def test_an_address_that_is_none_is_rejected(client: httpx.AsyncClient, ur
 
 
 async def test_a_header_that_cannot_be_sent_is_rejected(client: httpx.AsyncClient) -> None:
-    async with serving(fixed()) as url:
+    async with streaming(fixed()) as url:
         request = Request(url, headers={"X-Key": "secret\nX-Other: 1"})
         with pytest.raises(Rejected) as caught:
             async with EventStreams(client, budget()).open(request, common_refusal):
@@ -403,7 +395,7 @@ async def test_three_hundred_streams_are_open_at_once_over_one_client(client: ht
         await response.write(b"data: b\n\n")
         return response
 
-    async with serving(reply) as url:
+    async with streaming(reply) as url:
         streams = EventStreams(client, budget(), on_open=changes.append)
         frames = await asyncio.wait_for(asyncio.gather(*(read(streams, url) for _ in range(count))), 20)
     assert [[frame.data for frame in some] for some in frames] == [[b"a", b"b"]] * count
@@ -422,7 +414,7 @@ async def test_a_stream_beyond_the_limit_waits_for_a_free_place(
         await hold.wait()
         return response
 
-    async with serving(reply) as url:
+    async with streaming(reply) as url:
         streams = EventStreams(client, budget(), open_streams=2)
         await stack.enter_async_context(streams.open(Request(f"{url}/1"), common_refusal))
         async with streams.open(Request(f"{url}/2"), common_refusal):
@@ -437,7 +429,7 @@ async def test_a_stream_beyond_the_limit_waits_for_a_free_place(
 
 
 async def test_a_refused_stream_gives_its_place_back(client: httpx.AsyncClient) -> None:
-    async with serving(fixed(status=404)) as url:
+    async with streaming(fixed(status=404)) as url:
         streams = EventStreams(client, budget(), open_streams=1)
         for _ in range(3):
             with pytest.raises(Rejected):
@@ -456,7 +448,7 @@ async def test_every_request_takes_from_the_budget_before_it_goes_out(client: ht
         requests.append(now_s)
         return await fixed(status=503)(request)
 
-    async with serving(reply) as url:
+    async with streaming(reply) as url:
         streams = EventStreams(client, Budget(60, burst=1, clock=lambda: now_s, sleep=sleep))
         for _ in range(3):
             with pytest.raises(Temporary):
@@ -466,7 +458,7 @@ async def test_every_request_takes_from_the_budget_before_it_goes_out(client: ht
 
 async def test_a_refusal_for_too_many_requests_holds_the_budget_for_everybody(client: httpx.AsyncClient) -> None:
     budget = Budget(6000)
-    async with serving(fixed(status=429)) as url:
+    async with streaming(fixed(status=429)) as url:
         with pytest.raises(Temporary):
             await read(EventStreams(client, budget), url)
     assert budget.tokens == 0
@@ -485,7 +477,7 @@ async def test_a_stream_passes_the_queue_of_looks(client: httpx.AsyncClient) -> 
         await budget.take()
         order.append("look")
 
-    async with serving(reply) as url:
+    async with streaming(reply) as url:
         budget = Budget(3000, burst=1)
         looks = [asyncio.create_task(look(budget)) for _ in range(10)]
         with pytest.raises(Temporary):
@@ -524,7 +516,7 @@ async def test_leaving_or_cancelling_closes_the_connection(client: httpx.AsyncCl
 
 async def test_an_oversized_frame_is_reported_and_the_stream_goes_on(client: httpx.AsyncClient) -> None:
     body = b"id: 1\ndata: " + b"x" * (3 << 20) + b"\n\nid: 2\ndata: b\n\n"
-    async with serving(fixed(body)) as url:
+    async with streaming(fixed(body)) as url:
         big, small = await read(EventStreams(client, budget(), frame_bytes_max=1 << 20), url)
     assert (big.id, len(big.data), big.dropped_bytes) == ("1", 4096, (3 << 20) - 4096)
     assert small == Frame("message", b"b", "2")
