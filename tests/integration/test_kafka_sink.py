@@ -16,13 +16,13 @@ from aiokafka.errors import ProducerFenced
 from brokers import committed
 from relaying import NOTHING, entries, entry, journal_events, run_until_settled, settings, sink
 
-from bridge.delivery.kafka_client import bounded
 from bridge.delivery.sink import Mark
 from bridge.delivery.sinks.kafka import PLUG, KafkaSettings, build, partition_of
 from bridge.demo.broker import EmbeddedBroker, embedded_broker
 from bridge.errors import Fatal, Temporary
 from bridge.journal.store import DeliveryState, Entry
 from bridge.journal.stores.sqlite import open_journal
+from bridge.kafka.failure import bounded
 
 
 @pytest.fixture

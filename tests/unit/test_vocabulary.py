@@ -9,7 +9,7 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
-from bridge.delivery.kafka_records import record
+from bridge.delivery.sinks.kafka.records import record
 from bridge.event import EventType, JobEvent, JobKey, JobStatus
 from bridge.intake.lifecycle import Lifecycle
 from bridge.intake.provider import Reading

@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from bridge.delivery.envelope import cloudevent_attributes
-from bridge.delivery.kafka_records import check_topic_template, record, topic_name
 from bridge.delivery.sinks.kafka import KafkaSettings, partition_of
+from bridge.delivery.sinks.kafka.records import check_topic_template, record, topic_name
 from bridge.journal.store import Entry
 
 ENTRY = Entry(
