@@ -109,8 +109,7 @@ class Job:
     """What a person or a message is needed for, while the status is `waiting`."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobEvent:
+class JobEvent(NamedTuple):
     """One normalised event: CloudEvents 1.0 attributes, and `data` already encoded as a JSON object.
 
     `id` derives from the source, the job and the provider's own position, so that reading a stream twice mints no

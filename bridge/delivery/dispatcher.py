@@ -49,11 +49,20 @@ class LogDispatcher:
         """
         async with self._sink.writer(self._partition) as writer:
             position = await self._resume(await writer.recover())
-            entries = await self._pending(position)
-            while True:
-                outcomes = await self._write(writer, entries)
-                useful()
-                entries = await self._settle(entries, outcomes)
+            settling = asyncio.create_task(self._settle(position, ()))
+            try:
+                while True:
+                    entries = await self._following(position, settling)
+                    outcomes = await self._write(writer, entries)
+                    useful()
+                    await settling
+                    position = entries[-1].position
+                    settling = asyncio.create_task(self._settle(position, outcomes))
+                    if outcomes:  # the sink remembers only those of its last write
+                        await settling
+            finally:
+                settling.cancel()
+                await asyncio.wait({settling})
 
     async def park(self, error: BridgeError) -> None:
         """Nothing to note: the journal holds the entries, and what is unsettled is visible as depth."""
@@ -119,16 +128,19 @@ class LogDispatcher:
                     detail=dead[entry.position],
                 )
 
-    async def _settle(self, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> Sequence[Entry]:
-        """Settle a batch while the next one is read already; returns the next one."""
-        position = entries[-1].position
-        following = asyncio.create_task(self._pending(position))
+    async def _settle(self, position: int, outcomes: Sequence[Outcome]) -> None:
+        """Settle a batch, while the next one is written already: the journal may lag behind the sink, never lead."""
+        with self._metrics.settle_seconds.time():
+            await self._journal.settle(self.group, self._partition, position, outcomes)
+
+    async def _following(self, position: int, settling: asyncio.Task[None]) -> Sequence[Entry]:
+        """The next entries behind `position`. Raises what the settling raises, should that fail meanwhile."""
+        pending = self._journal.pending(self._partition, position, limit=self._sink.batch_entries)
+        following = asyncio.create_task(pending)
         try:
-            with self._metrics.settle_seconds.time():
-                await self._journal.settle(self.group, self._partition, position, outcomes)
+            await asyncio.wait({following, settling}, return_when=asyncio.FIRST_COMPLETED)
+            if settling.done():
+                settling.result()
             return await following
         finally:
             following.cancel()
-
-    async def _pending(self, position: int) -> Sequence[Entry]:
-        return await self._journal.pending(self._partition, position, limit=self._sink.batch_entries)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 from bridge.errors import Rejected, Temporary
 from bridge.event import SUSPENDED
@@ -47,7 +46,7 @@ async def confirm(
     while True:
         seen = await look(source, job_id)
         if seen is None:
-            return replace(claim, detail={**(claim.detail or {}), "confirmed": False})
+            return claim._replace(detail={**(claim.detail or {}), "confirmed": False})
         if is_end(seen):
             return _merged(claim, seen)
         if clock() >= deadline_s:
@@ -61,8 +60,7 @@ async def confirm(
 
 def _merged(claim: Reading, seen: Reading) -> Reading:
     """The claim's place and payload with the status endpoint's verdict."""
-    return replace(
-        claim,
+    return claim._replace(
         type=None,
         status=seen.status,
         provider_status=seen.provider_status,

@@ -33,6 +33,9 @@ _RFC_3339 = re.compile(
 """What providers call a time is anything; only this may go on as an event's `time`."""
 _KNOWN_BYTES_MAX = 16 << 10
 _KNOWN = ("status", "provider_status", "kind", "progress", "step", "waiting_for")
+_FIRST_KNOWN = Reading._fields.index(_KNOWN[0])
+_KNOWN_AT = slice(_FIRST_KNOWN, _FIRST_KNOWN + len(_KNOWN))
+_NOTHING_KNOWN = (None,) * len(_KNOWN)
 
 
 class Lifecycle:
@@ -150,6 +153,8 @@ class Lifecycle:
 
     def _learn(self, reading: Reading) -> None:
         """Take over what the reading says about the job; what it leaves out stays as known."""
+        if reading[_KNOWN_AT] == _NOTHING_KNOWN:
+            return
         news = {name: _bounded(value) for name in _KNOWN if (value := getattr(reading, name)) is not None}
         if news.get("status", JobStatus.WAITING) is not JobStatus.WAITING:
             news["waiting_for"] = None
@@ -164,21 +169,26 @@ class Lifecycle:
         return orjson.dumps(known)
 
     def _event(self, key: str, type_: EventType, reading: Reading) -> JobEvent:
-        data: dict[str, Any] = {"job": orjson.Fragment(self._job_json)}
-        if reading.detail is not None:
-            data["detail"] = reading.detail
-        if reading.result is not None:
-            data["result"] = reading.result
-        if reading.error is not None:
-            data["error"] = reading.error
-        if self._payloads and reading.payload is not None:
-            data["payload"] = orjson.Fragment(reading.payload)
-        encoded = orjson.dumps(data)
+        encoded = self._encode(reading)
         if len(encoded) > self._event_bytes_max:
-            encoded = _cut(data, self._event_bytes_max)
+            encoded = _cut(orjson.loads(encoded), self._event_bytes_max)
         source, job_id = self._key
         time = reading.time if isinstance(reading.time, str) and _RFC_3339.fullmatch(reading.time) else None
         return JobEvent(f"{source}:{job_id}:{key}", source, job_id, type_, encoded, time)
+
+    def _encode(self, reading: Reading) -> bytes:
+        """The members with a value, joined by hand: two of them are encoded already."""
+        parts = [b'{"job":', self._job_json]
+        if reading.detail is not None:
+            parts += (b',"detail":', orjson.dumps(reading.detail))
+        if reading.result is not None:
+            parts += (b',"result":', orjson.dumps(reading.result))
+        if reading.error is not None:
+            parts += (b',"error":', orjson.dumps(reading.error))
+        if self._payloads and reading.payload is not None:
+            parts += (b',"payload":', reading.payload)
+        parts.append(b"}")
+        return b"".join(parts)
 
 
 def _cut(data: dict[str, Any], bytes_max: int) -> bytes:

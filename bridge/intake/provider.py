@@ -54,8 +54,7 @@ class Answer:
     """Unix time of arrival, for dates in `Retry-After`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What a provider read in one frame, or in one answer of the status endpoint, in canonical words.
 
     A field left None says nothing about its subject. Three sorts:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from operator import attrgetter
 
 from bridge.intake.ending import confirm, is_end
 from bridge.intake.provider import Frame, Reading
 from bridge.intake.scribe import Scribe
 from bridge.intake.source import Source
+
+_hole = attrgetter("hole")
 
 
 class Reopen(Exception):
@@ -36,7 +39,7 @@ class Reader:
     async def take_frames(self, frames: Sequence[Frame]) -> bool:
         """Take a batch off the stream. Raises `Reopen` when its server wants to be called again."""
         readings = self._read(frames)
-        if any(reading.hole for reading in readings):
+        if any(map(_hole, readings)):
             if await self.backfill():
                 return True
             readings = self._read(frames)  # behind what the backfill brought; a hole that stays is no loss
@@ -57,7 +60,7 @@ class Reader:
     async def take(self, readings: Sequence[Reading], *, claimed: bool = False) -> bool:
         """Take readings; where they are only claimed, the end of the job has to be confirmed before it counts."""
         for index, reading in enumerate(readings):
-            if is_end(reading) and not self._scribe.ended:
+            if reading.status is not None and is_end(reading) and not self._scribe.ended:
                 await self._scribe.take(readings[:index])
                 end = await self._confirmed(reading) if claimed else reading
                 await self._tell_besides()

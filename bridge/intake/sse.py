@@ -26,6 +26,7 @@ __all__ = ["Client", "Decoder", "EventStream", "EventStreams", "Frame", "open_cl
 Client = httpx.AsyncClient  # for those who hand it on without knowing httpx
 
 _REFUSAL_BYTES_MAX = 64 << 10
+_CHUNK_BYTES_MAX = 256 << 10
 _ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
 
 
@@ -62,6 +63,15 @@ class EventStream:
         return self._decoder.feed(chunk)
 
 
+class _Transport(AiohttpTransport):
+    """Gives all that has arrived at once, where 16 KiB would make as many journal transactions out of it."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        response.stream.CHUNK_SIZE = _CHUNK_BYTES_MAX  # type: ignore[attr-defined]
+        return response
+
+
 @asynccontextmanager
 async def open_client(session: aiohttp.ClientSession) -> AsyncIterator[Client]:
     """httpx over the engine of `session`, which stands thousands of streams where httpx's own does not.
@@ -69,7 +79,7 @@ async def open_client(session: aiohttp.ClientSession) -> AsyncIterator[Client]:
     No cookies, no redirects, nothing from the environment. Closes `session` with itself.
     """
     async with httpx.AsyncClient(
-        transport=AiohttpTransport(client=session, trust_env=False),
+        transport=_Transport(client=session, trust_env=False),
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         headers={"User-Agent": USER_AGENT},
         trust_env=False,

@@ -28,6 +28,10 @@ class SubscriptionState(StrEnum):
     """A person took it away. Kept, so that discovery does not bring it back."""
 
 
+WISHES = frozenset({"api", "commands"})
+"""Origins that stand for somebody's wish to have just this job followed."""
+
+
 @dataclass(frozen=True, slots=True)
 class SubscriptionRecord:
     """Our following of one job, as the journal remembers it."""
@@ -43,7 +47,7 @@ class SubscriptionRecord:
     sequence: int
     """The `sequence` of its last journalled event; 0 before the first."""
     origin: str
-    """Who asked for it: `config`, `api` or `discovery`."""
+    """Who asked for it: `config`, `discovery`, `api` or `commands`."""
     created_ms: int
     updated_ms: int
     revision: int
@@ -127,7 +131,7 @@ class SubscriptionJournal(Protocol):
     async def follow(self, keys: Sequence[JobKey], origin: str) -> Sequence[tuple[SubscriptionRecord, bool]]:
         """Make sure each job has a subscription; True beside those that are new.
 
-        An existing one is left as it is, a removed one too unless `origin` is `api`: that revives it.
+        An existing one is left as it is, a removed one too unless the origin is among `WISHES`: that revives it.
         """
 
     async def subscription(self, key: JobKey) -> SubscriptionRecord | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -21,23 +21,30 @@ class OpenJournal(Protocol):
     ) -> AbstractAsyncContextManager[Journal]: ...
 
 
-def _sqlite_file(directory: Path) -> str:
-    return f"sqlite:///{directory / 'journal.db'}"
+def _sqlite_file(directory: Path) -> dict[str, Any]:
+    return {"url": f"sqlite:///{directory / 'journal.db'}"}
 
 
-def _sqlite_memory(directory: Path) -> str:
-    return "sqlite::memory:"
+def _sqlite_without_a_tail(directory: Path) -> dict[str, Any]:
+    return _sqlite_file(directory) | {"tail_bytes": 0}
 
 
-DURABLE = [pytest.param(_sqlite_file, id="sqlite-file")]
+def _sqlite_memory(directory: Path) -> dict[str, Any]:
+    return {"url": "sqlite::memory:"}
+
+
+DURABLE = [
+    pytest.param(_sqlite_file, id="sqlite-file"),
+    pytest.param(_sqlite_without_a_tail, id="sqlite-file-without-a-tail"),
+]
 STORES = [*DURABLE, pytest.param(_sqlite_memory, id="sqlite-memory")]
 
 
-def _opener(url: str) -> OpenJournal:
+def _opener(store: dict[str, Any]) -> OpenJournal:
     def open_journal(
         *, partitions: int = 1, high_water_bytes: int = 1 << 30, clock_ms: Callable[[], int] = lambda: 1_000_000
     ) -> AbstractAsyncContextManager[Journal]:
-        return open_store(url, partitions=partitions, high_water_bytes=high_water_bytes, clock_ms=clock_ms)
+        return open_store(**store, partitions=partitions, high_water_bytes=high_water_bytes, clock_ms=clock_ms)
 
     return open_journal
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 import aiohttp
@@ -148,7 +147,7 @@ async def test_state_and_stream_are_asked_for_as_the_sdk_does(job_id: str, get: 
         (event["event"], event["data"]) for event in events
     ]
     (read,) = pair.plug.read(frames[-1], None)
-    assert replace(read, payload=None) == replace(ours, payload=None)
+    assert read._replace(payload=None) == ours._replace(payload=None)
     common = types.automations if model == "AutomationRun" else types.common
     TypeAdapter(getattr(common, model)).validate_python(events[-1]["data"])
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import quote
 
@@ -105,18 +105,18 @@ class Auvy(Provider):
     def read(self, frame: Frame, cursor: Cursor | None) -> Sequence[Reading]:
         place = _place(frame.id)
         if place is None:
-            here = partial(Reading, key=_digest(frame))
+            key, reached = _digest(frame), None
         elif cursor is not None and place <= (_place(cursor) or (0, 0)):
             return ()
         else:
-            here = partial(Reading, key=frame.id, cursor=Cursor(frame.id))
+            key, reached = frame.id, Cursor(frame.id)
         if frame.dropped_bytes:
-            return (here(type=EventType.UNMAPPED, detail=oversized(frame)),)
+            return (Reading(EventType.UNMAPPED, key, reached, detail=oversized(frame)),)
         try:
             chunk, payload = decoded(frame.data)
         except ValueError:
-            return (here(type=EventType.UNMAPPED, detail=not_json(frame.data)),)
-        return (_chunk(chunk, partial(here, payload=payload)),)
+            return (Reading(EventType.UNMAPPED, key, reached, detail=not_json(frame.data)),)
+        return (_chunk(chunk, key, reached, payload),)
 
     async def status(self, job_id: str) -> Reading:
         """AUVY mixes naming: `failedReason` and `waitingFor` stand among snake case fields (1.2).
@@ -219,14 +219,15 @@ class Auvy(Provider):
         return pattern is not None and isinstance(reason, str) and pattern.search(reason) is not None
 
 
-def _chunk(chunk: Any, here: Callable[..., Reading]) -> Reading:
+def _chunk(chunk: Any, key: str, cursor: Cursor | None, payload: bytes) -> Reading:
     """What one decoded chunk says (1.4); new kinds are promised by the vendor, so they are kept, not refused."""
     kind = chunk.get("type") if isinstance(chunk, dict) else None
     known = _KINDS.get(kind) if isinstance(kind, str) else None
     if known is not None:
         type_, name, field = known
         piece = chunk.get(field) if field else {k: v for k, v in chunk.items() if k != "type"}
-        return here(type=type_, detail={name: piece})
+        return Reading(type_, key, cursor, detail={name: piece}, payload=payload)
+    here = partial(Reading, key=key, cursor=cursor, payload=payload)
     if kind == "complete":
         return here(status=JobStatus.COMPLETED, provider_status="completed", result=chunk.get("result"))
     if kind == "error":
@@ -234,6 +235,7 @@ def _chunk(chunk: Any, here: Callable[..., Reading]) -> Reading:
     return here(type=EventType.UNMAPPED, detail={"reason": "unknown_kind", "kind": kind})
 
 
+@lru_cache(maxsize=4096)
 def _place(stream_id: str) -> tuple[int, int] | None:
     """Redis-style ids compare as a pair of integers, never as text; None for anything else, which has no place."""
     match = _STREAM_ID.fullmatch(stream_id)

@@ -20,6 +20,7 @@ def open_store(
     high_water_bytes: int = 4 << 30,
     clock_ms: Callable[[], int] = sqlite.now_ms,
     synchronous: str = "full",
+    tail_bytes: int = 16 << 20,
 ) -> AbstractAsyncContextManager[Journal]:
     """The journal at `sqlite:///relative/path`, `sqlite:////absolute/path` or `sqlite::memory:`.
 
@@ -33,5 +34,10 @@ def open_store(
             reason="journal",
         )
     return sqlite.open_journal(
-        path, partitions=partitions, high_water_bytes=high_water_bytes, clock_ms=clock_ms, synchronous=synchronous
+        path,
+        partitions=partitions,
+        high_water_bytes=high_water_bytes,
+        clock_ms=clock_ms,
+        synchronous=synchronous,
+        tail_bytes=tail_bytes,
     )

@@ -208,6 +208,41 @@ async def test_a_dead_letter_is_recorded_and_logged_and_the_rest_goes_on(house: 
     assert (await house.journal.health()).outstanding[SINK] == {"dead": 1}
 
 
+async def test_a_dead_letter_is_settled_before_the_log_remembers_another_batch(house: House) -> None:
+    await house.journal_events(20)
+    log = Log()
+    log.dead = {4}
+    order: list[str] = []
+    write, settle = log.write, house.journal.settle
+
+    async def writing(entries: Sequence[Entry]) -> Sequence[Outcome]:
+        order.append(f"write to {entries[-1].position}")
+        return await write(entries)
+
+    async def settling(consumer: str, partition: int, upto: int, outcomes: Sequence[Outcome] = ()) -> None:
+        await settle(consumer, partition, upto, outcomes)
+        order.append(f"settled {upto}")
+
+    log.write, house.journal.settle = writing, settling  # type: ignore[method-assign]
+    async with house.running(log):
+        await house.until_settled(20)
+    assert order.index("settled 10") < order.index("write to 20")
+
+
+async def test_a_journal_that_cannot_settle_ends_the_relay_although_nothing_new_comes(house: House) -> None:
+    await house.journal_events(5)
+    settle = house.journal.settle
+
+    async def settling(consumer: str, partition: int, upto: int, outcomes: Sequence[Outcome] = ()) -> None:
+        if upto == 5:
+            raise Temporary("the disk is full", reason="journal")
+        await settle(consumer, partition, upto, outcomes)
+
+    house.journal.settle = settling  # type: ignore[method-assign]
+    with pytest.raises(Temporary, match="disk is full"):
+        await house.dispatcher(Log()).run(lambda: None)
+
+
 async def test_cancelled_in_a_write_it_settles_nothing(house: House) -> None:
     await house.journal_events(5)
     log = Log()

@@ -150,7 +150,7 @@ async def test_the_status_endpoint_is_read_with_its_mixed_names(body: dict[str, 
     provider, http = auvy(lambda request: body, cancelled_when="(?i)cancel")
     reading = await provider.status("j/1")
     assert orjson.loads(reading.payload or b"") == body
-    assert reading == Reading(**{f: getattr(expected, f) for f in expected.__slots__} | {"payload": reading.payload})
+    assert reading == Reading(**{f: getattr(expected, f) for f in expected._fields} | {"payload": reading.payload})
     assert http.requests[0].url == "http://auvy.test/v1/jobs/j%2F1/status"
 
 

@@ -401,7 +401,7 @@ async def test_the_run_record_is_read_leniently(record: dict[str, Any], expected
     provider, http = tenfive(lambda request: {"run": record} if wrapped else record)
     reading = await provider.status("j/1")
     assert orjson.loads(reading.payload or b"") == record
-    known = {name: getattr(expected, name) for name in expected.__slots__}
+    known = {name: getattr(expected, name) for name in expected._fields}
     assert reading == Reading(**known | {"provider_status": record["status"], "payload": reading.payload})
     assert http.requests[0].url == f"{RUNS}/j%2F1"
 

@@ -235,7 +235,7 @@ class ArchAstro(Provider):
             reached = max((entry["sequence"] for entry in entries), default=highest)
             place = Place(following or place.token, max(place.sequence, reached))
             if new:
-                yield [*map(journal_entry, new[:-1]), replace(journal_entry(new[-1]), cursor=place.cursor())]
+                yield [*map(journal_entry, new[:-1]), journal_entry(new[-1])._replace(cursor=place.cursor())]
             if following is None or body.get("has_more") is False or reached <= highest:
                 return
             highest = reached

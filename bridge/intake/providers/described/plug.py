@@ -160,7 +160,7 @@ class Polled(Provider):
                 return seen  # an answer all the same: only what it says stays unknown
             if more.refused is None or error.reason != "refused" or not refusals:
                 raise
-            return replace(seen, status=more.refused, error=_error(refusals[-1]))
+            return seen._replace(status=more.refused, error=_error(refusals[-1]))
         with _understood(more.url):
             return combined(seen, more.read(answer, self._api.statuses))
 

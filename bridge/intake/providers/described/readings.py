@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from hashlib import blake2b
@@ -51,7 +50,7 @@ def state(route: StatusRoute, document: Any, statuses: Statuses, payload: bytes)
 
 def combined(first: Reading, second: Mapping[str, Any]) -> Reading:
     """A state with what a second answer adds to it, and knows better."""
-    return replace(first, **{name: value for name, value in second.items() if value is not None})
+    return first._replace(**{name: value for name, value in second.items() if value is not None})
 
 
 class Frames:

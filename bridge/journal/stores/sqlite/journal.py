@@ -24,6 +24,7 @@ from bridge.journal.store import (
 from bridge.journal.stores.sqlite import reads, writes
 from bridge.journal.stores.sqlite.file import Connections, connected, translated
 from bridge.journal.stores.sqlite.writer import Writer
+from bridge.journal.tail import Tail
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,13 +46,15 @@ async def open_journal(
     high_water_bytes: int = 4 << 30,
     clock_ms: Callable[[], int] = now_ms,
     synchronous: str = "full",
+    tail_bytes: int = 16 << 20,
 ) -> AsyncIterator[SqliteJournal]:
     """The journal in the file at `path`, made if need be; `:memory:` is one that is gone afterwards.
 
-    `synchronous` is SQLite's word for what a commit waits for. Raises `Fatal` when the file is not fit for use.
+    `synchronous` is SQLite's word for what a commit waits for; `tail_bytes` of the newest data stay in
+    memory. Raises `Fatal` when the file is not fit for use.
     """
     with connected(str(path), partitions=partitions, synchronous=synchronous) as connections:
-        journal = SqliteJournal(connections, high_water_bytes, clock_ms)
+        journal = SqliteJournal(connections, high_water_bytes, tail_bytes, clock_ms)
         try:
             yield journal
         finally:
@@ -67,11 +70,14 @@ def _ring(bell: asyncio.Event) -> None:
 class SqliteJournal:
     """Made by `open_journal`. Fits the whole seam."""
 
-    def __init__(self, connections: Connections, high_water_bytes: int, clock_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, connections: Connections, high_water_bytes: int, tail_bytes: int, clock_ms: Callable[[], int]
+    ) -> None:
         self._connections = connections
         self._high_water_bytes = high_water_bytes
         self._level = reads.tide(connections.reading)
         self._appended = [asyncio.Event() for _ in self._level.ends]
+        self._tails = [Tail(tail_bytes // self.partitions) for _ in self._level.ends]
         self._changed = asyncio.Event()
         self._committed = asyncio.Event()
         self._commits = 0
@@ -86,9 +92,12 @@ class SqliteJournal:
         await self._writer.close()
         await asyncio.to_thread(self._reader.shutdown)
 
-    def _risen(self, level: reads.Tide) -> None:
-        """After every commit: wake those whom it concerns."""
+    def _risen(self, level: reads.Tide, results: Sequence[object]) -> None:
+        """After every commit: keep what is new, and wake those whom it concerns."""
         before, self._level = self._level, level
+        for result in results:
+            if isinstance(result, writes.Appended) and result.entries:
+                self._tails[result.entries[0].partition].extend(result.entries)
         self._commits += 1
         _ring(self._committed)
         for bell, was, end in zip(self._appended, before.ends, level.ends, strict=True):
@@ -153,7 +162,8 @@ class SqliteJournal:
     ) -> int:
         while not self._room.is_set():
             await self._room.wait()
-        return await self._writer.submit(writes.append, writes.Append(subscription, events, checkpoint))
+        appended = await self._writer.submit(writes.append, writes.Append(subscription, events, checkpoint))
+        return len(appended.entries)
 
     # -- delivery
 
@@ -180,6 +190,8 @@ class SqliteJournal:
         while True:
             while self._level.ends[partition] <= seen:
                 await self._appended[partition].wait()
+            if newest := self._tails[partition].after(after, limit, bytes_max):
+                return newest
             seen = self._level.ends[partition]
             if entries := await self._read(reads.pending, partition, after, limit, bytes_max):
                 return entries
@@ -211,7 +223,11 @@ class SqliteJournal:
     # -- the whole
 
     async def prune(self, settled_before_ms: int, limit: int = 1000) -> int:
-        return await self._writer.submit(writes.prune, writes.Prune(settled_before_ms, limit))
+        pruned = await self._writer.submit(writes.prune, writes.Prune(settled_before_ms, limit))
+        if pruned:
+            for tail in self._tails:
+                tail.clear()
+        return pruned
 
     async def health(self) -> JournalHealth:
         census = reads.Census(0, {}, {}, {}, {})

@@ -33,7 +33,7 @@ class _Request(NamedTuple):
 class Writer:
     """Runs writes in a thread of its own.
 
-    After every commit `risen` is told, in the event loop, how far the journal has come.
+    After every commit `risen` is told, in the event loop, how far the journal has come and what every write gave.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Writer:
         connection: Connection,
         turn: AbstractContextManager[object],
         clock_ms: Callable[[], int],
-        risen: Callable[[Tide], None],
+        risen: Callable[[Tide, Sequence[Any]], None],
     ) -> None:
         self.trouble: BridgeError | None = None
         """Why the last transaction failed, until one succeeds."""
@@ -136,7 +136,7 @@ class Writer:
         return results, tide(self._connection)
 
     def _hand_back(self, requests: Sequence[_Request], results: Sequence[Any], level: Tide) -> None:
-        self._risen(level)
+        self._risen(level, results)
         for request, result in zip(requests, results, strict=True):
             if request.future.done():  # its caller was cancelled; what it asked for is written all the same
                 continue

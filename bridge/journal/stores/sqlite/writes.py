@@ -6,13 +6,13 @@ Each is called inside a transaction that the caller opens, and rolls back when o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from sqlite3 import Connection
-from typing import Any, NamedTuple
+from sqlite3 import Connection, IntegrityError
+from typing import NamedTuple
 from zlib import crc32
 
 from bridge.errors import Fatal
 from bridge.event import JobEvent, JobKey
-from bridge.journal.store import Checkpoint, Outcome, SubscriptionRecord, SubscriptionState
+from bridge.journal.store import WISHES, Checkpoint, Entry, Outcome, SubscriptionRecord, SubscriptionState
 from bridge.journal.stores.sqlite import reads
 from bridge.journal.stores.sqlite.bulk import look_up, write
 
@@ -48,30 +48,59 @@ class Append(NamedTuple):
     checkpoint: Checkpoint | None
 
 
-def append(connection: Connection, now_ms: int, appends: Sequence[Append]) -> list[int]:
-    """How many events of each were new. Raises KeyError for a subscription that was never followed."""
-    offered = [(subscription.id, event.id) for subscription, events, _ in appends for event in events]
-    known = {(subscription, event) for subscription, event in look_up(connection, _KNOWN, offered)}
+class Appended(NamedTuple):
+    """What came of an append: the events that were new, as entries."""
+
+    entries: Sequence[Entry]
+
+
+def append(connection: Connection, now_ms: int, appends: Sequence[Append]) -> list[Appended]:
+    """The new entries of each. Raises KeyError for a subscription that was never followed.
+
+    Repeats are rare and come in bursts, so the table's own constraint is what looks for them; only where it finds one
+    are the known ids asked for.
+    """
     sequences: dict[int, int] = dict(look_up(connection, _SEQUENCES, _singles(a.subscription.id for a in appends)))
     ends: dict[int, int] = dict(look_up(connection, _ENDS, _singles(a.subscription.partition for a in appends)))
+    connection.execute("SAVEPOINT append")
+    try:
+        appended = _insert(connection, now_ms, appends, sequences.copy(), ends.copy(), set())
+    except IntegrityError:
+        connection.execute("ROLLBACK TO append")
+        offered = [(subscription.id, event.id) for subscription, events, _ in appends for event in events]
+        known = {(subscription, event) for subscription, event in look_up(connection, _KNOWN, offered)}
+        appended = _insert(connection, now_ms, appends, sequences, ends, known)
+    connection.execute("RELEASE append")
+    return appended
+
+
+def _insert(
+    connection: Connection,
+    now_ms: int,
+    appends: Sequence[Append],
+    sequences: dict[int, int],
+    ends: dict[int, int],
+    known: set[tuple[int, str]],
+) -> list[Appended]:
+    """Write what is not known yet. `sequences` and `ends` tell where subscriptions and partitions stand."""
     checkpoints: dict[int, Checkpoint] = {}
-    rows: list[tuple[Any, ...]] = []
-    counts: list[int] = []
+    rows: list[Entry] = []
+    appended: list[Appended] = []
     for subscription, events, checkpoint in appends:
         number, partition, before = subscription.id, subscription.partition, len(rows)
         sequence, end = sequences[number], ends[partition]
-        for event in events:
-            if (mark := (number, event.id)) in known:
+        for id_, source, subject, type_, data, time, traceparent in events:
+            if (mark := (number, id_)) in known:
                 continue
             known.add(mark)
             sequence += 1
             end += 1
-            attributes = (event.id, event.source, event.subject, event.type.value, event.time, event.traceparent)
-            rows.append((partition, end, number, sequence, now_ms, *attributes, event.data))
+            place = (partition, end, number, sequence, now_ms)
+            rows.append(Entry(*place, id_, source, subject, type_._value_, time, traceparent, data))
         sequences[number], ends[partition] = sequence, end
         if checkpoint is not None:
             checkpoints[number] = checkpoint
-        counts.append(len(rows) - before)
+        appended.append(Appended(rows[before:]))
     write(connection, _APPEND, rows)
     write(connection, _MOVE_END, list(ends.items()))
     moved = [(number, sequences[number], c.cursor, c.memory, now_ms) for number, c in checkpoints.items()]
@@ -81,7 +110,7 @@ def append(connection: Connection, now_ms: int, appends: Sequence[Append]) -> li
     for subscription, _, checkpoint in appends:
         if checkpoint is not None and checkpoint.ended:
             connection.execute(_ENDED, (subscription.id,))
-    return counts
+    return appended
 
 
 # -- subscriptions ----------------------------------------------------------------------------------------------------
@@ -139,7 +168,7 @@ def _follow(
             for nth, key in enumerate(new, start=1)
         ],
     )
-    if origin == "api":
+    if origin in WISHES:
         for record in known.values():
             if record.state is SubscriptionState.REMOVED:
                 connection.execute(_REVIVE, {"id": record.id, "origin": origin, "now_ms": now_ms})

@@ -1,0 +1,55 @@
+"""The newest entries of a journal, kept in memory: a consumer that keeps up never has its store asked for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bridge.journal.store import Entry
+
+_SPARE = 2
+"""Trimmed only once it is over its limit by this factor, so that each entry is moved a bounded number of times."""
+
+
+class Tail:
+    """The end of one partition, without gaps: positions rise by one, up to the last one committed."""
+
+    def __init__(self, bytes_max: int) -> None:
+        """`bytes_max` bounds the data kept, which is in memory only while it is the newest."""
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._entries: list[Entry] = []
+
+    def extend(self, entries: Sequence[Entry]) -> None:
+        """Take over what was committed, in order, directly behind what is here."""
+        if not entries:
+            return
+        self._entries += entries
+        self._bytes += sum([len(entry.data) for entry in entries])
+        if self._bytes > self._bytes_max * _SPARE:
+            self._trim()
+
+    def clear(self) -> None:
+        """Forget everything: the store alone knows what is left."""
+        self._entries.clear()
+        self._bytes = 0
+
+    def after(self, position: int, limit: int, bytes_max: int) -> Sequence[Entry] | None:
+        """What follows `position`, at least one entry and within the limits; None where only the store can tell."""
+        entries = self._entries
+        if not entries or not entries[0].position - 1 <= position < entries[-1].position:
+            return None
+        start = position + 1 - entries[0].position
+        found = entries[start : start + limit]
+        total = 0
+        for count, entry in enumerate(found):
+            total += len(entry.data)
+            if total > bytes_max and count:
+                return found[:count]
+        return found
+
+    def _trim(self) -> None:
+        gone = 0
+        while self._bytes > self._bytes_max:
+            self._bytes -= len(self._entries[gone].data)
+            gone += 1
+        del self._entries[:gone]

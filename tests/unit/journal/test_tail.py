@@ -1,0 +1,61 @@
+"""The newest entries in memory: what it answers, and when it leaves the answer to the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bridge.event import EventType, JobEvent, JobKey
+from bridge.journal.store import Checkpoint, Entry
+from bridge.journal.stores.sqlite import open_journal
+from bridge.journal.tail import Tail
+
+
+def entry(position: int, data: bytes = b"0123456789") -> Entry:
+    return Entry(0, position, 1, position, 0, f"e-{position}", "auvy", "job", "job.output", None, None, data)
+
+
+def positions(tail: Tail, after: int, limit: int = 100, bytes_max: int = 1 << 20) -> list[int] | None:
+    found = tail.after(after, limit, bytes_max)
+    return None if found is None else [each.position for each in found]
+
+
+def test_it_answers_from_the_first_entry_it_holds_to_the_one_before_the_last() -> None:
+    tail = Tail(1 << 20)
+    tail.extend([entry(5), entry(6)])
+    tail.extend([entry(7)])
+    assert positions(tail, 4) == [5, 6, 7]
+    assert positions(tail, 6) == [7]
+    assert (positions(tail, 3), positions(tail, 7)) == (None, None)
+
+
+def test_it_keeps_to_the_limits_and_gives_one_at_least() -> None:
+    tail = Tail(1 << 20)
+    tail.extend([entry(n) for n in range(1, 10)])
+    assert positions(tail, 2, limit=3) == [3, 4, 5]
+    assert positions(tail, 2, bytes_max=25) == [3, 4]
+    assert positions(tail, 2, bytes_max=1) == [3]
+
+
+def test_it_forgets_the_oldest_within_its_bound_and_all_when_told() -> None:
+    tail = Tail(50)
+    for position in range(1, 100):
+        tail.extend([entry(position)])
+    assert positions(tail, 1) is None
+    held = positions(tail, 95)
+    assert held == [96, 97, 98, 99]
+    assert len(positions(tail, 98 - 9) or ()) in {0, 10}  # never more than twice its bound
+    tail.clear()
+    assert positions(tail, 98) is None
+
+
+async def test_the_tail_and_the_file_tell_the_same(tmp_path: Path) -> None:
+    async with open_journal(tmp_path / "journal.db") as journal:
+        ((job, _),) = await journal.follow([JobKey("auvy", "jöb")], "config")
+        events = [
+            JobEvent("e-1", "auvy", "jöb", EventType.OUTPUT, b'{"a":"\xc3\xbc"}', "2025-01-01T00:00:00Z", "00-ab"),
+            JobEvent("e-2", "auvy", "jöb", EventType.COMPLETED, b"{}"),
+        ]
+        await journal.append(job, events, Checkpoint(None, b""))
+        kept = list(await journal.pending(0, 0, limit=10))
+    async with open_journal(tmp_path / "journal.db") as journal:
+        assert list(await journal.pending(0, 0, limit=10)) == kept
