@@ -31,14 +31,25 @@ def cloudevent_attributes(entry: Entry) -> list[tuple[str, str]]:
     with zeros, since its specification has it compared as text. In binary mode `datacontenttype` is the content
     type of the record and not an attribute header.
     """
-    attributes = [
+    return [*job_attributes(entry.source, entry.subject), *own_attributes(entry)]
+
+
+def job_attributes(source: str, subject: str) -> list[tuple[str, str]]:
+    """The attributes that all events of a job share, so that who writes many can keep them."""
+    return [
         ("specversion", "1.0"),
-        ("id", _clean(entry.id)),
-        ("source", _clean(entry.source)),
-        ("subject", _clean(entry.subject)),
-        ("type", entry.type),
+        ("source", _clean(source)),
+        ("subject", _clean(subject)),
         ("datacontenttype", DATA_TYPE),
-        ("partitionkey", _clean(entry.job_key)),
+        ("partitionkey", _clean(f"{source}/{subject}")),
+    ]
+
+
+def own_attributes(entry: Entry) -> list[tuple[str, str]]:
+    """The attributes of this event alone."""
+    attributes = [
+        ("id", _clean(entry.id)),
+        ("type", entry.type),
         ("recordedtime", rfc3339(entry.recorded_ms)),
         ("sequence", f"{entry.sequence:0{_SEQUENCE_DIGITS}d}"),
     ]
@@ -71,14 +82,10 @@ def standard(entry: Entry) -> bytes:
     return _spliced(head, entry.data)
 
 
+@lru_cache(maxsize=1024)
 def rfc3339(unix_ms: int) -> str:
     """Unix milliseconds as RFC 3339 in UTC: `2026-01-31T12:00:00.000Z`."""
-    return f"{_second(unix_ms // 1000)}.{unix_ms % 1000:03d}Z"
-
-
-@lru_cache(maxsize=1024)
-def _second(unix_s: int) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{datetime.fromtimestamp(unix_ms // 1000, UTC):%Y-%m-%dT%H:%M:%S}.{unix_ms % 1000:03d}Z"
 
 
 def _spliced(head: Mapping[str, str | int], data: bytes) -> bytes:

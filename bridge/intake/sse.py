@@ -13,6 +13,7 @@ import aiohttp
 import httpx
 import orjson
 from httpx_aiohttp import AiohttpTransport
+from httpx_aiohttp.transport import AiohttpResponseStream
 from httpx_sse import aconnect_sse
 
 from bridge.errors import Rejected, Temporary
@@ -68,7 +69,8 @@ class _Transport(AiohttpTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await super().handle_async_request(request)
-        response.stream.CHUNK_SIZE = _CHUNK_BYTES_MAX  # type: ignore[attr-defined]
+        if isinstance(response.stream, AiohttpResponseStream):
+            response.stream.CHUNK_SIZE = _CHUNK_BYTES_MAX
         return response
 
 
