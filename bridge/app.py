@@ -21,6 +21,7 @@ from bridge.delivery.sink import LogSink
 from bridge.errors import Temporary
 from bridge.event import JobKey, Json
 from bridge.intake.budget import Budget
+from bridge.intake.commands import Commands
 from bridge.intake.discovery import Discovery
 from bridge.intake.errand import pass_on
 from bridge.intake.http import SourceHttp, open_session
@@ -30,6 +31,7 @@ from bridge.intake.source import Source
 from bridge.intake.sse import Client, EventStreams, open_client
 from bridge.intake.subscription import Subscription
 from bridge.intake.subscription import Surroundings as IntakeSurroundings
+from bridge.intake.turns import Turns
 from bridge.journal.retention import Retention
 from bridge.journal.store import Journal, SubscriptionRecord
 from bridge.journal.stores import open_store
@@ -102,8 +104,9 @@ async def assemble(
         session = await stack.enter_async_context(open_session())
         client = await stack.enter_async_context(open_client(session))
         bridge = Bridge(settings, journal, metrics, log, Crew(around), Crew(around))
+        turns = Turns()
         sources = {
-            name: _source(name, options, providers[options.provider], session, client, metrics)
+            name: _source(name, options, providers[options.provider], session, client, turns, metrics)
             for name, options in settings.sources.items()
         }
         for member in _intake(sources, journal, bridge):
@@ -141,6 +144,7 @@ def _source(
     plug: Plug[Any],
     session: aiohttp.ClientSession,
     client: Client,
+    turns: Turns,
     metrics: Metrics,
 ) -> Source:
     budget = Budget(options.requests_per_minute)
@@ -156,6 +160,7 @@ def _source(
     streams = EventStreams(
         client,
         budget,
+        turns=turns,
         open_streams=options.open_streams,
         idle_timeout_s=options.idle_timeout_s,
         frame_bytes_max=options.frame_bytes_max,
@@ -175,12 +180,15 @@ def _intake(sources: Mapping[str, Source], journal: Journal, bridge: Bridge) -> 
         if source is not None:  # a source that left the configuration: its jobs stay in the journal
             bridge.intake.start(Subscription(key, source, around))
 
-    listing = [
+    members: list[Session] = [
         Discovery(source, source.settings.discover, journal)
         for source in sources.values()
         if source.settings.discover is not None
     ]
-    return [Roster(journal, follow, bridge.intake.stop), *listing]
+    members.append(Roster(journal, follow, bridge.intake.stop))
+    if (options := bridge.settings.commands) is not None:
+        members.append(Commands(options, sources.keys(), journal=journal, metrics=bridge.metrics, log=bridge.log))
+    return members
 
 
 def _delivery(settings: Settings, plugs: Catalogue, journal: Journal, bridge: Bridge) -> list[Session]:

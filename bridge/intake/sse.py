@@ -20,6 +20,7 @@ from bridge.errors import Rejected, Temporary
 from bridge.intake.budget import Budget
 from bridge.intake.decoder import Decoder
 from bridge.intake.provider import Answer, Frame, Refusal, Request
+from bridge.intake.turns import Turns
 from bridge.wire import USER_AGENT, media_type
 
 __all__ = ["Client", "Decoder", "EventStream", "EventStreams", "Frame", "open_client"]
@@ -35,9 +36,15 @@ class EventStream:
     """One open stream; lives as long as the context that opened it."""
 
     def __init__(
-        self, chunks: AsyncGenerator[bytes, None], decoder: Decoder, idle_timeout_s: float, on_bytes: Callable[[], None]
+        self,
+        chunks: AsyncGenerator[bytes, None],
+        decoder: Decoder,
+        turns: Turns,
+        idle_timeout_s: float,
+        on_bytes: Callable[[], None],
     ) -> None:
         self._chunks = chunks
+        self._turns = turns
         self._decoder = decoder
         self._idle_timeout_s = idle_timeout_s
         self._on_bytes = on_bytes
@@ -61,6 +68,7 @@ class EventStream:
         except (OSError, httpx.HTTPError, aiohttp.ClientError) as error:
             raise Temporary(f"stream cut: {type(error).__name__}: {error}", reason="cut") from error
         self._on_bytes()
+        await self._turns.take(len(chunk))
         return self._decoder.feed(chunk)
 
 
@@ -98,6 +106,7 @@ class EventStreams:
         client: Client,
         budget: Budget,
         *,
+        turns: Turns | None = None,
         open_streams: int = 2000,
         idle_timeout_s: float = 90.0,
         frame_bytes_max: int = 1 << 20,
@@ -107,13 +116,15 @@ class EventStreams:
         on_bytes: Callable[[], None] = lambda: None,
         on_request: Callable[[str], None] = lambda _outcome: None,
     ) -> None:
-        """`request_timeout_s` covers connecting and the response's headers, and again what a refusal has to say.
+        """`turns` are those of all streams of the process; `request_timeout_s` covers connecting and the response's
+        headers, and again what a refusal has to say.
 
         `on_open` hears +1 and -1; `on_bytes` that something arrived on any stream; `on_request` of every request how
         it went: `2xx`, `3xx`, `4xx`, `5xx` or `error`.
         """
         self._client = client
         self._budget = budget
+        self._turns = turns or Turns()
         self._places = asyncio.Semaphore(open_streams)
         self._idle_timeout_s = idle_timeout_s
         self._frame_bytes_max = frame_bytes_max
@@ -146,7 +157,7 @@ class EventStreams:
             chunks = await stack.enter_async_context(aclosing(_chunks(response)))
             self._on_open(1)
             stack.callback(self._on_open, -1)
-            yield EventStream(chunks, Decoder(self._frame_bytes_max), self._idle_timeout_s, self._on_bytes)
+            yield EventStream(chunks, Decoder(self._frame_bytes_max), self._turns, self._idle_timeout_s, self._on_bytes)
 
     async def _respond(self, stack: AsyncExitStack, request: Request) -> httpx.Response:
         outcome = "error"

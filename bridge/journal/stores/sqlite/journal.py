@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from bridge.event import JobEvent, JobKey
+from bridge.journal.pace import Pace
 from bridge.journal.store import (
     Checkpoint,
     Entry,
@@ -31,6 +32,8 @@ R = TypeVar("R")
 
 _LOW_WATER = 0.9
 """Appends go on once live bytes fell below this share of the high-water mark."""
+_LEAD_ENTRIES = 8000
+"""A few batches of a relay: enough that it never waits for more."""
 
 
 def now_ms() -> int:
@@ -78,6 +81,7 @@ class SqliteJournal:
         self._level = reads.tide(connections.reading)
         self._appended = [asyncio.Event() for _ in self._level.ends]
         self._tails = [Tail(tail_bytes // self.partitions) for _ in self._level.ends]
+        self._paces = [Pace(end, _LEAD_ENTRIES) for end in self._level.ends]
         self._changed = asyncio.Event()
         self._committed = asyncio.Event()
         self._commits = 0
@@ -100,8 +104,9 @@ class SqliteJournal:
                 self._tails[result.entries[0].partition].extend(result.entries)
         self._commits += 1
         _ring(self._committed)
-        for bell, was, end in zip(self._appended, before.ends, level.ends, strict=True):
+        for bell, pace, was, end in zip(self._appended, self._paces, before.ends, level.ends, strict=True):
             if end > was:
+                pace.grown(end)
                 _ring(bell)
         if level.revision > before.revision:
             _ring(self._changed)
@@ -162,6 +167,7 @@ class SqliteJournal:
     ) -> int:
         while not self._room.is_set():
             await self._room.wait()
+        await self._paces[subscription.partition].wait(len(events))
         appended = await self._writer.submit(writes.append, writes.Append(subscription, events, checkpoint))
         return len(appended.entries)
 
@@ -187,6 +193,7 @@ class SqliteJournal:
 
     async def pending(self, partition: int, after: int, *, limit: int, bytes_max: int = 4 << 20) -> Sequence[Entry]:
         seen = after
+        self._paces[partition].pulled(after)
         while True:
             while self._level.ends[partition] <= seen:
                 await self._appended[partition].wait()

@@ -1,0 +1,68 @@
+"""Keeps intake from running away from a relay that is at work: then both halves work at once, out of memory.
+
+It is no brake. A relay that stands, is slow, or has a long way to catch up holds nobody: the journal takes whatever
+comes, that is what it is for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+_LOOK_S = 0.25
+"""A relay's speed is that of the last window of so long. Without a step for two of them it stands."""
+_SLOW_PER_S = 1000.0
+_FAR = 4
+"""A relay behind by this many times the lead is catching up."""
+
+
+class Pace:
+    """Of one partition. Appends that are held go on in their order."""
+
+    def __init__(self, end: int, lead_max: int) -> None:
+        """`lead_max`: how many entries the journal, which ends at `end` now, may be ahead of the furthest relay."""
+        self._lead_max = lead_max
+        self._end = self._reached = end
+        self._loop = asyncio.get_running_loop()
+        self._window_s, self._window_began = self._loop.time(), end
+        self._quick = True  # until the relays have had a chance to begin
+        self._held: deque[tuple[asyncio.Future[None], int]] = deque()
+
+    def grown(self, end: int) -> None:
+        """The partition now ends there."""
+        self._end = end
+
+    def pulled(self, position: int) -> None:
+        """A relay asked for what follows `position`."""
+        self._reached = max(self._reached, position)
+        now_s = self._loop.time()
+        if (window_s := now_s - self._window_s) >= _LOOK_S:
+            self._quick = (self._reached - self._window_began) / window_s >= _SLOW_PER_S
+            self._window_s, self._window_began = now_s, self._reached
+        self._release()
+
+    async def wait(self, count: int) -> None:
+        """Wait for the turn of an append of `count` events."""
+        if not self._held and (self._room() > 0 or not self._worthwhile()):
+            return
+        turn: asyncio.Future[None] = self._loop.create_future()
+        self._held.append((turn, count))
+        while not turn.done():
+            await asyncio.wait({turn}, timeout=_LOOK_S)
+            self._release()
+
+    def _release(self) -> None:
+        room = self._room()
+        while self._held and (room > 0 or not self._worthwhile()):
+            turn, count = self._held.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                room -= count
+
+    def _room(self) -> int:
+        return self._lead_max - (self._end - self._reached)
+
+    def _worthwhile(self) -> bool:
+        """Whether waiting will help: a relay is quick, at work, and not too far behind."""
+        standing = self._loop.time() - self._window_s > 2 * _LOOK_S
+        return self._quick and not standing and self._end - self._reached <= _FAR * self._lead_max

@@ -1,0 +1,113 @@
+"""Intake held back for a relay that is near and at work, and for no other. Time is virtual."""
+
+from __future__ import annotations
+
+import asyncio
+
+import virtual_time
+
+from bridge.journal.pace import Pace
+
+
+class Run:
+    """A partition whose end is 0 at first; appends go on as they get their turn."""
+
+    def __init__(self, end: int = 0) -> None:
+        self.pace = Pace(end, lead_max=100)
+        self.end = end
+        self.order: list[str] = []
+
+    async def append(self, name: str, count: int) -> None:
+        await self.pace.wait(count)
+        self.end += count
+        self.pace.grown(self.end)
+        self.order.append(name)
+
+    async def relay(self, step: int, every_s: float, until: int) -> None:
+        """A relay that gets `step` entries further each time."""
+        reached = 0
+        while reached < until:
+            self.pace.pulled(reached)
+            await asyncio.sleep(every_s)
+            reached = min(reached + step, self.end)
+
+
+def test_a_relay_that_keeps_up_holds_nobody() -> None:
+    async def main() -> float:
+        run = Run()
+        for _ in range(50):
+            await run.append("a", 100)
+            run.pace.pulled(run.end)
+        return asyncio.get_running_loop().time()
+
+    assert virtual_time.run(main()) == 0
+
+
+def test_appends_that_run_ahead_of_a_quick_relay_wait_for_it_in_their_order() -> None:
+    async def main() -> tuple[list[str], int]:
+        run = Run()
+        await run.append("first", 150)
+        leads = []
+
+        async def appending(name: str) -> None:
+            await run.append(name, 50)
+            leads.append(run.end - reached())
+
+        def reached() -> int:
+            return run.pace._reached
+
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(20):
+                tasks.create_task(appending(f"{number:02}"))
+            tasks.create_task(run.relay(50, 0.01, until=1150))
+        return run.order[1:], max(leads)
+
+    order, lead = virtual_time.run(main())
+    assert order == sorted(order)
+    assert lead <= 150
+
+
+def test_a_slow_relay_and_one_that_stands_hold_nobody_for_long() -> None:
+    async def slow() -> float:
+        run = Run()
+        relay = asyncio.create_task(run.relay(10, 0.1, until=10_000))
+        for _ in range(10):
+            await run.append("a", 30)
+        took_s = asyncio.get_running_loop().time()
+        relay.cancel()
+        return took_s
+
+    async def standing() -> float:
+        run = Run()
+        await run.append("a", 150)
+        await run.append("b", 10)
+        await run.append("c", 10)
+        return asyncio.get_running_loop().time()
+
+    assert virtual_time.run(slow()) < 1
+    assert virtual_time.run(standing()) < 1
+
+
+def test_a_relay_that_has_far_to_catch_up_holds_nobody() -> None:
+    async def main() -> float:
+        run = Run()
+        run.pace.grown(100_000)
+        run.pace.pulled(0)
+        await run.append("a", 10)
+        return asyncio.get_running_loop().time()
+
+    assert virtual_time.run(main()) == 0
+
+
+def test_an_append_that_is_given_up_leaves_its_turn_to_the_next() -> None:
+    async def main() -> list[str]:
+        run = Run()
+        await run.append("first", 150)
+        doomed, patient = (asyncio.create_task(run.append(name, 100)) for name in ("doomed", "patient"))
+        await asyncio.sleep(0)
+        doomed.cancel()
+        run.pace.pulled(150)
+        await patient
+        return run.order
+
+    assert virtual_time.run(main()) == ["first", "patient"]
