@@ -49,13 +49,14 @@ _POM = f"""\
 </project>
 """
 
-# One replica of everything, and few partitions inside: a broker that starts within seconds in 512 MB.
+# One replica of everything, and few partitions inside: a broker that starts within seconds in 512 MB. Nothing is
+# deleted by age: what tests write is stamped with times long gone.
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+listeners={listeners}
 log.dirs={data}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -67,6 +68,7 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 log.cleaner.dedupe.buffer.size=16777216
+log.retention.ms=-1
 transaction.abort.timed.out.transaction.cleanup.interval.ms=200
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
@@ -89,13 +91,18 @@ public class Partitions {
 class ApacheKafka:
     """One node in KRaft mode, broker and controller at once, on free ports of the loopback interface."""
 
-    def __init__(self, jars: Path, data_dir: Path) -> None:
-        port, controller = _free_ports(2)
+    def __init__(
+        self, jars: Path, data_dir: Path, *properties: str, listeners: Sequence[str], users: Sequence[str]
+    ) -> None:
+        port, controller = free_ports(2)
         self.bootstrap_servers = f"127.0.0.1:{port}"
         self._jars = jars
         self._log = data_dir / "kafka.log"
         self._properties = data_dir / "server.properties"
-        self._properties.write_text(_PROPERTIES.format(port=port, controller=controller, data=data_dir / "data"))
+        listening = [f"PLAINTEXT://127.0.0.1:{port}", f"CONTROLLER://127.0.0.1:{controller}", *listeners]
+        own = _PROPERTIES.format(controller=controller, data=data_dir / "data", listeners=",".join(listening))
+        self._properties.write_text(own + "".join(f"{line}\n" for line in properties))
+        self._users = [argument for user in users for argument in ("--add-scram", user)]
         self._formatted = False
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -103,7 +110,8 @@ class ApacheKafka:
         """Return once it answers a metadata request. Raises `RuntimeError` with its last words when it does not."""
         if not self._formatted:
             cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            formatting = self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties))
+            folder = [f"--cluster-id={cluster}", "-c", str(self._properties)]  # joined: an id may begin with a hyphen
+            formatting = self._java("kafka.tools.StorageTool", "format", *folder, *self._users)
             if await asyncio.to_thread(formatting.wait, _START_S):
                 raise RuntimeError(f"Kafka could not format its folder: {self._tail()}")
             self._formatted = True
@@ -188,12 +196,19 @@ class ForeignKafka:
 
 
 @asynccontextmanager
-async def apache_kafka(data_dir: Path) -> AsyncIterator[Broker]:
-    """A running Kafka, fetched first where this machine has not got it yet (about 45 MB)."""
+async def apache_kafka(
+    data_dir: Path, *properties: str, listeners: Sequence[str] = (), users: Sequence[str] = ()
+) -> AsyncIterator[Broker]:
+    """A running Kafka, fetched first where this machine has not got it yet (about 45 MB).
+
+    `properties` are lines of its configuration that come after ours, `listeners` further ones such as
+    `SECURE://127.0.0.1:9093`, `users` such as `SCRAM-SHA-256=[name=ann,password=...]`. A cluster that is there already
+    has its own.
+    """
     if servers := os.environ.get("JOBBRIDGE_TEST_KAFKA"):
         yield ForeignKafka(servers)
         return
-    broker = ApacheKafka(await asyncio.to_thread(_jars), data_dir)
+    broker = ApacheKafka(await asyncio.to_thread(kafka_jars), data_dir, *properties, listeners=listeners, users=users)
     await broker.start()
     try:
         yield broker
@@ -203,13 +218,20 @@ async def apache_kafka(data_dir: Path) -> AsyncIterator[Broker]:
 
 def java_partitions(keys: Sequence[str], partitions: int, folder: Path) -> list[int]:
     """Where the Java client itself puts these keys. `folder` takes a small program, which a JDK runs from source."""
-    jars = _jars()
+    jars = kafka_jars()
     if shutil.which("javac") is None:
         unable("asking the Java client needs a JDK, and there is no javac here")
     Path(folder, "Partitions.java").write_text(_JAVA)
     done = _run(["java", "-cp", f"{jars}/*", "Partitions.java", str(partitions), *keys], folder)
     assert done.returncode == 0, done.stderr
     return [int(line) for line in done.stdout.split()]
+
+
+def kafka_configs(arguments: Sequence[str]) -> None:
+    """What `kafka-configs.sh` runs, with these arguments."""
+    jars = kafka_jars()
+    done = _run(["java", "-cp", f"{jars}/*", "kafka.admin.ConfigCommand", *arguments], jars)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def unable(reason: str) -> NoReturn:
@@ -219,7 +241,8 @@ def unable(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def _jars() -> Path:
+def kafka_jars() -> Path:
+    """The folder with Kafka and all it needs, the Java client included; fetched with Maven the first time."""
     if shutil.which("java") is None:
         unable("Apache Kafka needs Java 17, and there is no java here")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jobbridge"
@@ -247,7 +270,8 @@ def _run(command: Sequence[str], folder: str | Path) -> subprocess.CompletedProc
     )
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on."""
     probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:

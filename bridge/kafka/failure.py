@@ -6,6 +6,7 @@ Every call has a deadline of its own here, because an idempotent producer retrie
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -22,12 +23,23 @@ _FATAL: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
         "kafka_denied",
         "the user may not use transactional ids that begin with `transactional_id_prefix`",
     ),
-    ((kafka.TopicAuthorizationFailedError,), "kafka_denied", "the user may not use this `topic` or `positions_topic`"),
+    (
+        (kafka.TopicAuthorizationFailedError,),
+        "kafka_denied",
+        "the user may not use this `topic` or `positions_topic`, or not create it (`create_topics`)",
+    ),
+    ((kafka.GroupAuthorizationFailedError,), "kafka_denied", "the user may not use this `group_id`"),
     ((kafka.ClusterAuthorizationFailedError,), "kafka_denied", "the user lacks IdempotentWrite or `create_topics`"),
     (
-        (kafka.AuthenticationFailedError, kafka.SaslAuthenticationFailed, kafka.UnsupportedSaslMechanismError),
+        (kafka.AuthenticationFailedError, kafka.SaslAuthenticationFailed),
         "kafka_denied",
-        "the brokers refuse the credentials",
+        "they refuse `sasl.username` with `sasl.password`, or the token of `sasl.client_id`",
+    ),
+    ((kafka.UnsupportedSaslMechanismError,), "kafka_settings", "change `sasl.mechanism`"),
+    (
+        (kafka.IllegalSaslStateError,),
+        "kafka_settings",
+        "this listener takes no credentials: name another port in `bootstrap_servers`, or take `sasl` out",
     ),
     (
         (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError),
@@ -57,6 +69,12 @@ _FATAL: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
     ),
 )
 
+_NAMES_DIFFER = (
+    "its certificate lacks the name in `bootstrap_servers`: use that name, or set `tls.check_hostname: false`"
+)
+_VERIFICATION = {10: "its certificate has expired: renew it there", 62: _NAMES_DIFFER, 64: _NAMES_DIFFER}
+"""What is wrong with a broker's certificate, by the X509_V_ERR codes of OpenSSL."""
+
 
 @asynccontextmanager
 async def bounded(brokers: str, timeout_s: float, what: str) -> AsyncIterator[None]:
@@ -72,16 +90,34 @@ async def bounded(brokers: str, timeout_s: float, what: str) -> AsyncIterator[No
         if loop.time() >= deadline:
             # The whole process stood still, and the broker ended the transaction meanwhile: there is no successor.
             raise _unavailable(f"Kafka at {brokers} did not {what}: the transaction expired") from error
-        raise _translated(error, brokers, what) from error
+        raise translated(error, brokers, what) from error
     except (kafka.KafkaError, OSError) as error:
-        raise _translated(error, brokers, what) from error
+        raise translated(error, brokers, what) from error
 
 
-def _translated(error: Exception, brokers: str, what: str) -> BridgeError:
-    for types, reason, advice in _FATAL:
-        if isinstance(error, types):
-            return Fatal(f"Kafka at {brokers} did not {what}: {advice} ({error})", reason=reason)
+def translated(error: BaseException, brokers: str, what: str) -> BridgeError:
+    """`Fatal` where the error, or one it came from, needs a person; else `Temporary`."""
+    cause: BaseException | None = error
+    advice: str | None
+    while cause is not None:
+        for types, reason, advice in _FATAL:
+            if isinstance(cause, types):
+                return Fatal(f"Kafka at {brokers} did not {what}: {advice} ({cause})", reason=reason)
+        if isinstance(cause, ssl.SSLError) and (advice := _certificate_advice(cause)):
+            return Fatal(f"Kafka at {brokers} did not {what}: {advice} ({cause})", reason="kafka_denied")
+        cause = cause.__cause__
     return _unavailable(f"Kafka at {brokers} did not {what}: {error!r}")
+
+
+def _certificate_advice(error: ssl.SSLError) -> str | None:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _VERIFICATION.get(
+            error.verify_code, "an unknown authority signed its certificate: `tls.ca_file` must hold that one"
+        )
+    reason = error.reason or ""
+    if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason:
+        return "it wants a client certificate that it trusts: set or renew `tls.certificate_file`"
+    return None
 
 
 def _unavailable(text: str) -> Temporary:

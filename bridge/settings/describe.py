@@ -23,7 +23,9 @@ def json_schema(providers: Catalogue, sinks: Catalogue) -> dict[str, Any]:
     """JSON Schema 2020-12 of the whole file. Which options an entry may have follows from its kind."""
     catalogues = {"sources": providers, "sinks": sinks}
     models = [plug.settings for catalogue in catalogues.values() for plug in catalogue.values()]
-    sections = {name: model for name, field in Settings.model_fields.items() for model in _section(field)}
+    sections = {
+        name: model for name, field in Settings.model_fields.items() if name not in PLUGGED for model in _section(field)
+    }
     references, definitions = models_json_schema(
         [(model, "validation") for model in (*models, *sections.values())], schema_generator=_EditorSchema
     )
@@ -52,8 +54,9 @@ def settings_table(providers: Catalogue, sinks: Catalogue) -> str:
 
 
 def _section(field: FieldInfo) -> Iterator[type[BaseModel]]:
-    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-        yield field.annotation
+    for member in (field.annotation, *get_args(field.annotation)):
+        if isinstance(member, type) and issubclass(member, BaseModel):
+            yield member
 
 
 def _plugged(word: str, catalogue: Catalogue, schemas: Mapping[Any, JsonSchemaValue]) -> JsonSchemaValue:

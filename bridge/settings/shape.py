@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from bridge.delivery.sink import SinkSettings
+from bridge.intake.commands import CommandSettings
 from bridge.intake.provider import SourceSettings
 from bridge.plug import Plug
 from bridge.secret import Secret
@@ -104,6 +105,9 @@ class Settings(Section):
 
     sources: dict[Name, SourceSettings] = Field(description="Job APIs to follow, each under a name of your choice.")
     sinks: dict[Name, SinkSettings] = Field(description="Where events go, each under a name of your choice.")
+    commands: CommandSettings | None = Field(
+        None, description="A Kafka topic on which others say what to follow. Off when absent."
+    )
     journal: JournalSettings = Field(JournalSettings(), description="The durable log between sources and sinks.")
     control: ControlSettings = Field(ControlSettings(), description="The HTTP server for probes, metrics and the API.")
     supervision: SupervisionSettings = Field(SupervisionSettings(), description="When to try again, when to give up.")
@@ -120,8 +124,8 @@ def fields(model: type[BaseModel], at: Keys = ()) -> Iterator[tuple[Keys, FieldI
     """Every setting of a model, each before those inside it. `<name>` and `<n>` stand for any key and any index."""
     for name, field in model.model_fields.items():
         yield (*at, name), field
-        for inner, keys in _models(field.annotation, (*at, name)):
-            yield from fields(inner, keys)
+        inside = [found for inner, keys in _models(field.annotation, (*at, name)) for found in fields(inner, keys)]
+        yield from {keys: (keys, found) for keys, found in inside}.values()  # members of a union may share some
 
 
 def _models(annotation: Any, at: Keys) -> Iterator[tuple[type[BaseModel], Keys]]:

@@ -1,0 +1,143 @@
+"""One connection before clients are built: the only place that learns why brokers refuse, which clients keep to
+themselves, and how long they let a connection live."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import ssl
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from aiokafka import errors as kafka
+from aiokafka.conn import AIOKafkaConnection, collect_hosts
+from aiokafka.protocol.admin import SaslAuthenticateRequest, SaslHandShakeRequest
+from aiokafka.protocol.metadata import MetadataRequest
+
+from bridge.errors import BridgeError, Fatal
+from bridge.kafka.failure import translated
+
+Options = Mapping[str, Any]
+
+_HANDSHAKE_S = 5.0
+_CLOSE_S = 2.0
+_ALERT_S = 1.0
+"""How long a silent connection waits to be told what is wrong with it."""
+
+
+async def session_s(options: Options) -> float:
+    """Reach one broker as clients will; for how many seconds it keeps an authenticated connection, or infinity.
+
+    `options` are those of an aiokafka client. Raises `Fatal` where one of the brokers finds a setting wrong and no
+    other lets us in, else `Temporary`.
+    """
+    failures: list[BridgeError] = []
+    for host, port, _ in collect_hosts(options["bootstrap_servers"], randomize=False):
+        try:
+            return await _try(host, port, options)
+        except (OSError, kafka.KafkaError) as error:
+            failures.append(await _explained(error, host, port, options))
+    raise next((failure for failure in failures if isinstance(failure, Fatal)), failures[0])
+
+
+async def _try(host: str, port: int, options: Options) -> float:
+    connection = _Connection(host, port, **{key: value for key, value in options.items() if key != "bootstrap_servers"})
+    try:
+        await connection.connect()
+        await connection.send(MetadataRequest([]))
+        return connection.session_s
+    finally:
+        await _closed(connection)
+
+
+class _Connection(AIOKafkaConnection):  # type: ignore[misc] # the library is untyped
+    """Looks into the answers of the SASL exchange for what the library passes over."""
+
+    session_s = math.inf
+    opened = False
+    offered: list[str] | None = None
+    """SASL mechanisms; none where the listener asks for no credentials, None where it was not asked."""
+
+    async def send(self, request: Any, expect_response: bool = True) -> Any:
+        self.opened = True
+        answer = await super().send(request, expect_response)
+        if isinstance(request, SaslHandShakeRequest):
+            self.offered = list(answer.enabled_mechanisms)
+            if answer.error_code == kafka.UnsupportedSaslMechanismError.errno:
+                raise kafka.UnsupportedSaslMechanismError(f"they offer {', '.join(self.offered)}")
+        if isinstance(request, SaslAuthenticateRequest):
+            self.session_s = getattr(answer, "session_lifetime_ms", 0) / 1000 or math.inf
+            if self._sasl_mechanism == "OAUTHBEARER" and answer.sasl_auth_bytes:
+                # RFC 7628 section 3.2.2: a refusal comes as data, and only the next request would fail.
+                raise kafka.SaslAuthenticationFailed(answer.sasl_auth_bytes.decode(errors="replace"))
+        return answer
+
+
+async def _explained(error: Exception, host: str, port: int, options: Options) -> BridgeError:
+    brokers, what = f"{host}:{port}", "let this client in"
+    meant = translated(error, brokers, what)
+    hung_up = isinstance(error, kafka.KafkaConnectionError | ConnectionError | ssl.SSLError)
+    if isinstance(meant, Fatal) or not hung_up or isinstance(error, ConnectionRefusedError):
+        return meant
+    if context := options.get("ssl_context"):
+        told = await _alert(host, port, context)
+        if told and isinstance(fatal := translated(told, brokers, what), Fatal):
+            return fatal
+    if advice := await _misfit(host, port, options):
+        return Fatal(f"Kafka at {brokers} did not {what}: {advice}", reason="kafka_settings")
+    return meant
+
+
+async def _alert(host: str, port: int, context: ssl.SSLContext) -> Exception | None:
+    """What the broker says to a connection that says nothing: an answer to data it refuses can get lost behind it."""
+    try:
+        reader, writer = await asyncio.open_connection(host, port, ssl=context, ssl_handshake_timeout=_HANDSHAKE_S)
+        try:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(reader.read(1), _ALERT_S)
+        finally:
+            writer.transport.abort()
+    except OSError as error:
+        return error
+    return None
+
+
+async def _misfit(host: str, port: int, options: Options) -> str | None:
+    """What the listener takes instead of what it is offered, where that can be found out."""
+    sasl, _, transport = options["security_protocol"].rpartition("_")
+    if transport == "SSL" and await _mechanisms(host, port, options, "PLAINTEXT") is not None:
+        return "this listener speaks no TLS: name another port in `bootstrap_servers`, or take `tls` out"
+    if transport == "PLAINTEXT" and await _speaks_tls(host, port):
+        return "this listener speaks TLS: set `tls`"
+    if not sasl and (offered := await _mechanisms(host, port, options, transport)):
+        return f"this listener asks for credentials, one of {', '.join(offered)}: set `sasl`"
+    return None
+
+
+async def _speaks_tls(host: str, port: int) -> bool:
+    anyone = ssl.create_default_context()
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE  # nothing is sent
+    told = await _alert(host, port, anyone)
+    return told is None or (isinstance(told, ssl.SSLError) and "ALERT" in (told.reason or ""))
+
+
+async def _mechanisms(host: str, port: int, options: Options, protocol: str) -> list[str] | None:
+    """The SASL mechanisms that the listener offers; None where it does not speak Kafka over that protocol."""
+    plain = {name: options[name] for name in ("client_id", "request_timeout_ms", "ssl_context") if name in options}
+    connection = _Connection(host, port, **plain, security_protocol=protocol)
+    try:
+        await connection.connect()
+        await connection.send(SaslHandShakeRequest(""))
+    except (OSError, kafka.KafkaError):
+        pass  # of no interest: an unknown mechanism is refused, but those that are known come with it
+    finally:
+        await _closed(connection)
+    return connection.offered
+
+
+async def _closed(connection: _Connection) -> None:
+    """Returns once the socket is gone, if the other side lets it go."""
+    closing = connection.close()
+    if connection.opened:  # else nothing would ever complete it
+        await asyncio.wait({closing}, timeout=_CLOSE_S)

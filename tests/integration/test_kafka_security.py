@@ -1,0 +1,295 @@
+"""The ways to Apache Kafka with TLS, SASL and ACLs, right and wrong. One broker serves the whole file."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from acls import WRITE, deny
+from aiokafka import AIOKafkaProducer
+from aiokafka.conn import CloseReason
+from apache_kafka import free_ports
+from certificates import Authority, Certificate
+from pydantic import SecretStr
+from relaying import Place, entries, ids
+from secured_kafka import CLIENT_SECRET, PASSWORD, SESSION_S, Secured, TokenEndpoint, secured_kafka
+from serving import serving
+
+from bridge.errors import Fatal, Temporary
+from bridge.kafka.connection import Connection
+from bridge.kafka.consumer import joined
+
+PASSWORDS = ["plain", "scram-sha-256", "scram-sha-512"]
+SASL_LISTENERS = ["secret", "clear"]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def secured(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Secured]:
+    async with secured_kafka(tmp_path_factory.mktemp("secured")) as running:
+        yield running
+
+
+@pytest.fixture
+def place(secured: Secured) -> Place:
+    return Place(secured.broker)
+
+
+@pytest_asyncio.fixture
+async def endpoint() -> AsyncIterator[TokenEndpoint]:
+    made = TokenEndpoint()
+    async with serving(made.reply, "/token") as url:
+        made.url = url
+        yield made
+
+
+def user(mechanism: str, name: str = "bridge", password: str = PASSWORD) -> dict[str, Any]:
+    return {"mechanism": mechanism, "username": name, "password": SecretStr(password), "allow_plaintext": True}
+
+
+def client(endpoint: TokenEndpoint, secret: str = CLIENT_SECRET) -> dict[str, Any]:
+    own = {"client_id": "bridge", "client_secret": SecretStr(secret), "allow_plaintext": True}
+    return {"mechanism": "oauthbearer", "token_url": endpoint.url, **own}
+
+
+def identity(secured: Secured, own: Certificate) -> dict[str, Any]:
+    return {"ca_file": secured.authority.file, "certificate_file": own.file, "key_file": own.key_file}
+
+
+def way(secured: Secured, listener: str, **options: Any) -> dict[str, Any]:
+    """What a sink is told, the authority included where the listener is an encrypted one."""
+    trust = {"tls": {"ca_file": secured.authority.file}} if listener in {"secret", "mutual"} else {}
+    return {"bootstrap_servers": secured.at(listener), **trust, **options}
+
+
+async def refused(place: Place, **options: Any) -> Fatal:
+    """What the sink says when it cannot write at once."""
+    with pytest.raises(Fatal) as caught:
+        async with place.sink(**options).writer(0) as writer:
+            await writer.write(entries(1, 1))
+    assert PASSWORD not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize("listener", SASL_LISTENERS)
+@pytest.mark.parametrize("mechanism", PASSWORDS)
+async def test_a_user_with_a_password_writes(secured: Secured, place: Place, listener: str, mechanism: str) -> None:
+    async with place.sink(**way(secured, listener, sasl=user(mechanism))).writer(0) as writer:
+        await writer.write(entries(1, 5))
+    assert sorted(await place.ids()) == ids(1, 5)
+
+
+@pytest.mark.parametrize("listener", SASL_LISTENERS)
+async def test_a_client_with_a_token_writes(
+    secured: Secured, place: Place, endpoint: TokenEndpoint, listener: str
+) -> None:
+    async with place.sink(**way(secured, listener, sasl=client(endpoint))).writer(0) as writer:
+        await writer.write(entries(1, 5))
+    assert sorted(await place.ids()) == ids(1, 5)
+    assert len(endpoint.given) == 1
+
+
+async def test_a_client_with_a_certificate_writes(secured: Secured, place: Place) -> None:
+    own = identity(secured, secured.authority.sign("bridge"))
+    async with place.sink(**way(secured, "mutual", tls=own)).writer(0) as writer:
+        await writer.write(entries(1, 5))
+    assert sorted(await place.ids()) == ids(1, 5)
+
+
+@pytest.mark.parametrize("listener", SASL_LISTENERS)
+@pytest.mark.parametrize("mechanism", PASSWORDS)
+async def test_a_wrong_password_is_fatal_and_named(
+    secured: Secured, place: Place, listener: str, mechanism: str
+) -> None:
+    error = await refused(place, **way(secured, listener, sasl=user(mechanism, password="sesame")))
+    assert (error.reason, "`sasl.password`" in str(error)) == ("kafka_denied", True)
+
+
+async def test_a_wrong_client_secret_is_fatal_and_named(
+    secured: Secured, place: Place, endpoint: TokenEndpoint
+) -> None:
+    error = await refused(place, **way(secured, "clear", sasl=client(endpoint, "wrong")))
+    assert (error.reason, "`sasl.client_secret`" in str(error)) == ("kafka_denied", True)
+
+
+async def test_a_token_that_the_brokers_refuse_is_fatal_and_not_shown(
+    secured: Secured, place: Place, endpoint: TokenEndpoint
+) -> None:
+    endpoint.age_s = 2 * endpoint.lifetime_s
+    error = await refused(place, **way(secured, "clear", sasl=client(endpoint)))
+    assert (error.reason, "`sasl.client_id`" in str(error)) == ("kafka_denied", True)
+    assert "invalid_token" in str(error)  # the brokers' own word, which the client library passes over
+    assert endpoint.given[0] not in str(error)
+
+
+async def test_a_mechanism_that_is_not_offered_is_fatal_and_named(secured: Secured, place: Place) -> None:
+    error = await refused(place, **way(secured, "brief", sasl=user("plain")))
+    assert "`sasl.mechanism`" in str(error)
+    assert "SCRAM-SHA-512" in str(error)
+
+
+async def test_an_unknown_authority_is_fatal_and_named(secured: Secured, place: Place, tmp_path: Path) -> None:
+    other = Authority(tmp_path)
+    for tls in ({"ca_file": other.file}, True):
+        error = await refused(place, **way(secured, "secret", tls=tls, sasl=user("scram-sha-256")))
+        assert (error.reason, "`tls.ca_file`" in str(error)) == ("kafka_denied", True)
+
+
+async def test_a_broker_with_another_name_is_refused_unless_names_do_not_count(secured: Secured, place: Place) -> None:
+    tls = {"ca_file": secured.authority.file}
+    named = way(secured, "secret", sasl=user("scram-sha-256"), tls=tls) | {
+        "bootstrap_servers": secured.at("secret").replace("127.0.0.1", "localhost")
+    }
+    assert "`tls.check_hostname: false`" in str(await refused(place, **named))
+    async with place.sink(**named | {"tls": tls | {"check_hostname": False}}).writer(0) as writer:
+        await writer.write(entries(1, 5))
+
+
+async def test_a_missing_expired_or_foreign_client_certificate_is_fatal_and_named(
+    secured: Secured, place: Place, tmp_path: Path
+) -> None:
+    expired = identity(secured, secured.authority.sign("expired", days=-1))
+    foreign = identity(secured, Authority(tmp_path).sign("bridge"))
+    for tls in ({"ca_file": secured.authority.file}, expired, foreign):
+        error = await refused(place, **way(secured, "mutual", tls=tls))
+        assert (error.reason, "`tls.certificate_file`" in str(error)) == ("kafka_denied", True)
+
+
+@pytest.mark.parametrize(
+    ("listener", "encrypted", "authenticated", "advice"),
+    [
+        ("mutual", False, False, "speaks TLS: set `tls`"),
+        ("secret", False, True, "speaks TLS: set `tls`"),
+        ("clear", True, True, "speaks no TLS"),
+        ("clear", False, False, "set `sasl`"),
+        ("secret", True, False, "set `sasl`"),
+        ("mutual", True, True, "take `sasl` out"),
+    ],
+)
+async def test_a_listener_of_another_kind_is_fatal_and_told_apart(
+    secured: Secured, place: Place, listener: str, encrypted: bool, authenticated: bool, advice: str
+) -> None:
+    own = identity(secured, secured.authority.sign("bridge"))
+    options: dict[str, Any] = {"bootstrap_servers": secured.at(listener), "tls": own if encrypted else False}
+    if authenticated:
+        options["sasl"] = user("scram-sha-256")
+    error = await refused(place, **options)
+    assert (error.reason, advice in str(error)) == ("kafka_settings", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "guarantee", "settings"),
+    [
+        ("no-topic", "at_least_once", ["`topic`"]),
+        ("no-topic", "exactly_once", ["`positions_topic`"]),
+        ("no-transactions", "exactly_once", ["`transactional_id_prefix`"]),
+    ],
+)
+async def test_a_missing_right_is_fatal_and_names_what_it_is_missing_for(
+    secured: Secured, place: Place, name: str, guarantee: str, settings: list[str]
+) -> None:
+    async with place.sink(guarantee=guarantee).writer(0):
+        pass  # the topics exist
+    error = await refused(place, **way(secured, "clear", sasl=user("plain", name)), guarantee=guarantee)
+    assert (error.reason, [each for each in settings if each in str(error)]) == ("kafka_denied", settings)
+
+
+async def test_a_missing_right_to_create_topics_is_fatal_and_names_the_setting(secured: Secured, place: Place) -> None:
+    error = await refused(place, **way(secured, "clear", sasl=user("plain", "no-cluster")))
+    assert (error.reason, "`create_topics`" in str(error)) == ("kafka_denied", True)
+
+
+async def test_a_missing_right_on_the_group_is_fatal_and_named(secured: Secured, place: Place) -> None:
+    async with place.sink().writer(0) as writer:
+        await writer.write(entries(1, 1))
+    connection = Connection.model_validate(way(secured, "clear", sasl=user("plain", "no-group")))
+    with pytest.raises(Fatal, match="`group_id`"):
+        async with joined(connection, topic=place.topic, group_id="g", session_timeout_s=10.0):
+            pytest.fail("it may not use any group")
+
+
+async def test_brokers_that_are_away_are_waited_for(secured: Secured, place: Place) -> None:
+    nobody = f"127.0.0.1:{free_ports(1)[0]}"
+    with pytest.raises(Temporary) as caught:
+        async with place.sink(bootstrap_servers=nobody, sasl=user("scram-sha-256")).writer(0):
+            pytest.fail("nobody listens there")
+    assert caught.value.reason == "kafka_unavailable"
+
+
+async def test_one_address_out_of_several_that_lets_us_in_is_enough(secured: Secured, place: Place) -> None:
+    servers = f"127.0.0.1:{free_ports(1)[0]},{secured.at('secret')},{secured.at('clear')}"
+    async with place.sink(bootstrap_servers=servers, sasl=user("scram-sha-256")).writer(0) as writer:
+        await writer.write(entries(1, 5))
+    assert sorted(await place.ids()) == ids(1, 5)
+
+
+async def test_a_renewed_certificate_is_used_by_the_writer_that_is_open(secured: Secured, place: Place) -> None:
+    own, renewed = secured.authority.sign("bridge"), secured.authority.sign("renewed")
+    tls = identity(secured, own)
+    link = await Connection.model_validate(way(secured, "mutual", tls=tls)).link()
+    async with place.sink(**way(secured, "mutual", tls=tls)).writer(0) as writer:
+        await writer.write(entries(1, 5))
+        stale = [link.stale]
+        renewed.file.replace(own.file)
+        stale.append(link.stale)  # a certificate and the key of another
+        await writer.write(entries(6, 10))
+        renewed.key_file.replace(own.key_file)
+        stale.append(link.stale)
+        for topic in (place.topic, place.positions):
+            await deny(secured.broker.bootstrap_servers, WRITE, topic, user="User:CN=bridge")
+        await writer.write(entries(11, 15))
+    assert stale == [False, False, True]
+    assert sorted(await place.ids()) == sorted(ids(1, 15))
+
+
+def broken(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the library noted about connections that the other side closed."""
+    return [
+        line
+        for line in caplog.messages
+        if line.startswith("Closing") and f"({CloseReason.CONNECTION_BROKEN:d}," in line
+    ]
+
+
+@pytest.mark.parametrize("ends", ["token", "session"])
+async def test_a_writer_moves_to_new_connections_before_the_brokers_end_the_old_ones(
+    secured: Secured, place: Place, endpoint: TokenEndpoint, caplog: pytest.LogCaptureFixture, ends: str
+) -> None:
+    endpoint.lifetime_s = SESSION_S if ends == "token" else 3600.0
+    options = way(secured, "clear" if ends == "token" else "brief", sasl=client(endpoint))
+    link = await Connection.model_validate(options).link()
+    stale = [link.stale]
+    caplog.set_level(logging.DEBUG, "aiokafka.conn")
+    async with place.sink(**options).writer(0) as writer:
+        first, written, until_s = writer._producer, 0, time.monotonic() + 1.35 * SESSION_S
+        while time.monotonic() < until_s:
+            await writer.write(entries(written + 1, written + 10))
+            written += 10
+            await asyncio.sleep(0.1)
+        assert writer._producer is not first
+    assert [*stale, link.stale] == [False, True]
+    assert broken(caplog) == []
+    assert sorted(await place.ids()) == sorted(ids(1, written))
+
+
+async def test_brokers_do_end_connections_that_stay(
+    secured: Secured, place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Why there are links at all: what the test before this one would see if writers did not move."""
+    connection = Connection.model_validate(way(secured, "brief", sasl=user("scram-sha-256")))
+    caplog.set_level(logging.DEBUG, "aiokafka.conn")
+    link = await connection.link()
+    producer = AIOKafkaProducer(**link.options)
+    await producer.start()
+    try:
+        await producer.client.force_metadata_update()
+        await asyncio.sleep(SESSION_S * 1.2)
+        await producer.client.force_metadata_update()
+    finally:
+        await producer.stop()
+    assert broken(caplog) != []
