@@ -56,6 +56,12 @@ class Metrics:
             "source",
             "outcome",
         )
+        self.commands = self._counter(
+            "commands", "Commands of the command topic that were journalled, repeated ones included.", "action"
+        )
+        self.commands_passed_over = self._counter(
+            "commands_passed_over", "Records of the command topic that could not be obeyed.", "reason"
+        )
         self.subscriptions = self._gauge("subscriptions", "Jobs followed, by what we mean to do.", "source", "state")
 
     def _journal(self) -> None:

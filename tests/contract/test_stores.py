@@ -11,6 +11,7 @@ import pytest
 from bridge.errors import Fatal
 from bridge.event import Cursor, EventType, JobEvent, JobKey
 from bridge.journal.store import (
+    WISHES,
     Checkpoint,
     DeliveryState,
     Entry,
@@ -496,7 +497,8 @@ async def test_an_ended_subscription_stays_ended_unless_it_is_removed(open_journ
         assert removed.state is SubscriptionState.REMOVED
 
 
-async def test_only_the_api_brings_back_what_was_removed(open_journal_at: OpenJournal) -> None:
+@pytest.mark.parametrize("wish", sorted(WISHES))
+async def test_only_a_wish_brings_back_what_was_removed(open_journal_at: OpenJournal, wish: str) -> None:
     async with open_journal_at() as journal:
         (a,) = await followed(journal, "a")
         await journal.append(a, events(a, 1), at("c1"))
@@ -506,7 +508,7 @@ async def test_only_the_api_brings_back_what_was_removed(open_journal_at: OpenJo
             ((record, new),) = await journal.follow([a.key], origin)
             assert (record.state, new) == (SubscriptionState.REMOVED, False)
         revision = record.revision
-        ((record, new),) = await journal.follow([a.key], "api")
+        ((record, new),) = await journal.follow([a.key], wish)
         assert (record.id, record.state, record.cursor, new) == (a.id, SubscriptionState.ACTIVE, "c1", False)
         assert [r.id for r in await journal.changed(revision)] == [a.id]
 
