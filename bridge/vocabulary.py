@@ -141,7 +141,7 @@ def asyncapi() -> dict[str, Any]:
         "components": {
             "messages": {name: _message(type_, name) for type_, name in names.items()},
             "messageTraits": {"cloudevent": {"headers": _headers()}},
-            "schemas": {name: _embedded(data_schema(type_), name) for type_, name in names.items()},
+            "schemas": {name: embedded(data_schema(type_), name) for type_, name in names.items()},
         },
     }
 
@@ -169,7 +169,7 @@ def _headers() -> dict[str, Any]:
     }
 
 
-def _embedded(schema: dict[str, Any], name: str) -> dict[str, Any]:
+def embedded(schema: dict[str, Any], name: str) -> dict[str, Any]:
     """The schema with its own definitions folded in: inside a larger document its references would point elsewhere."""
     job = schema.pop("$defs")["Job"]
     del schema["$schema"], schema["$id"]

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import pytest_asyncio
 import structlog
+from aiokafka.admin import AIOKafkaAdminClient
+from apache_kafka import apache_kafka
+from brokers import Broker
+from cluster import Cluster
 
 
 @pytest.fixture(autouse=True)
@@ -17,3 +22,19 @@ def _logging_as_it_was() -> Iterator[None]:
     yield
     root.handlers, root.level = handlers, level
     structlog.reset_defaults()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def kafka(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Broker]:
+    """The one Apache Kafka that several files share, since it takes seconds to start: topics are each test's own."""
+    async with apache_kafka(tmp_path_factory.mktemp("kafka")) as running:
+        yield running
+
+
+@pytest.fixture
+async def cluster(kafka: Broker) -> AsyncIterator[Cluster]:
+    """An admin's view of that Kafka."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    await admin.start()
+    yield Cluster(kafka.bootstrap_servers, admin)
+    await admin.close()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import pytest
 import structlog
-from brokers import Broker
+from aiokafka import ConsumerRecord
+from brokers import Broker, committed
 
 from bridge.delivery.dispatcher import LogDispatcher
 from bridge.delivery.sink import Mark
@@ -17,6 +21,8 @@ from bridge.journal.store import Checkpoint, Entry, Journal
 from bridge.telemetry.metrics import Metrics
 
 NOTHING = Mark(0, "")
+
+GUARANTEES = pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 
 
 def entry(position: int, *, job: str = "job-1", data: bytes = b'{"n":1}', type_: str = "job.output") -> Entry:
@@ -36,8 +42,54 @@ def entry(position: int, *, job: str = "job-1", data: bytes = b'{"n":1}', type_:
     )
 
 
+def sized(position: int, size: int) -> Entry:
+    """An entry with so many bytes of data."""
+    return entry(position, data=b'"' + b"x" * (size - 2) + b'"')
+
+
 def entries(first: int, last: int, jobs: int = 5) -> list[Entry]:
     return [entry(position, job=f"job-{position % jobs}") for position in range(first, last + 1)]
+
+
+def ids(first: int, last: int) -> list[str]:
+    return [f"event-{number}" for number in range(first, last + 1)]
+
+
+class Place:
+    """Names of one test's own on the shared broker: topics, transactional ids, positions."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.topic = f"events-{uuid.uuid4().hex[:12]}"
+        self.positions = f"{self.topic}.positions"
+
+    def sink(self, name: str = "kafka", **options: Any) -> KafkaSink:
+        own = {"topic": self.topic, "positions_topic": self.positions, "transactional_id_prefix": self.topic}
+        return sink(self.broker, name, **(own | options))
+
+    async def read(self, topic: str | None = None) -> list[ConsumerRecord]:
+        """All records that a read-committed reader gets from the topic, partition by partition."""
+        return await committed(self.broker.bootstrap_servers, topic or self.topic)
+
+    async def ids(self) -> list[str]:
+        """The ids of all events that a read-committed reader gets, partition by partition."""
+        return [dict(record.headers)["ce_id"].decode() for record in await self.read()]
+
+
+async def abandon(writer: Any, batch: Sequence[Entry]) -> None:
+    """Write the entries up to the moment before the commit, and go away: what a crash would leave. Close it then."""
+    sent = asyncio.Event()
+
+    async def never() -> None:
+        sent.set()
+        await asyncio.Event().wait()
+
+    writer._producer.commit_transaction = never
+    writing = asyncio.create_task(writer.write(batch))
+    await sent.wait()
+    writing.cancel()
+    with suppress(asyncio.CancelledError):
+        await writing
 
 
 def sink(at: Broker, name: str = "kafka", **options: Any) -> KafkaSink:
@@ -46,7 +98,7 @@ def sink(at: Broker, name: str = "kafka", **options: Any) -> KafkaSink:
 
 def settings(at: Broker, **options: Any) -> KafkaSettings:
     return KafkaSettings.model_validate(
-        {"kind": "kafka", "bootstrap_servers": at.bootstrap_servers, "create_topics": True} | options
+        {"kind": "kafka", "bootstrap_servers": at.bootstrap_servers, "create_topics": True, "partitions": 6} | options
     )
 
 

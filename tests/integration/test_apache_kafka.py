@@ -5,24 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-import uuid
-from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-import pytest_asyncio
 import structlog
-from aiokafka import AIOKafkaProducer
-from apache_kafka import apache_kafka, java_partitions
+from apache_kafka import java_partitions
 from brokers import Broker, committed, written
-from relaying import NOTHING, entries, entry, journal_events, run_until_settled, sink
+from relaying import NOTHING, Place, abandon, entries, entry, ids, journal_events
 
 from bridge.delivery.dispatcher import LogDispatcher
 from bridge.delivery.sink import Mark
-from bridge.delivery.sinks.kafka import KafkaSink, partition_of
+from bridge.delivery.sinks.kafka import partition_of
 from bridge.errors import Fatal, Temporary
 from bridge.journal.store import DeliveryState
 from bridge.journal.stores.sqlite import open_journal
@@ -31,37 +26,9 @@ from bridge.supervision.supervisor import Supervisor, Surroundings
 from bridge.telemetry.metrics import Metrics
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def kafka(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Broker]:
-    async with apache_kafka(tmp_path_factory.mktemp("kafka")) as running:
-        yield running
-
-
-class Place:
-    """Names of one test's own on the shared broker: topics, transactional ids, positions."""
-
-    def __init__(self, broker: Broker) -> None:
-        self.broker = broker
-        self.topic = f"events-{uuid.uuid4().hex[:12]}"
-        self.positions = f"{self.topic}.positions"
-
-    def sink(self, name: str = "kafka", **options: Any) -> KafkaSink:
-        own = {"topic": self.topic, "positions_topic": self.positions, "transactional_id_prefix": self.topic}
-        return sink(self.broker, name, **(own | options))
-
-    async def ids(self) -> list[str]:
-        """The ids of all records that a read-committed reader gets, partition by partition."""
-        records = await committed(self.broker.bootstrap_servers, self.topic)
-        return [dict(record.headers)["ce_id"].decode() for record in records]
-
-
 @pytest.fixture
 def place(kafka: Broker) -> Place:
     return Place(kafka)
-
-
-def ids(first: int, last: int) -> list[str]:
-    return [f"event-{number}" for number in range(first, last + 1)]
 
 
 async def test_a_binary_record_reads_back_byte_for_byte(place: Place) -> None:
@@ -109,83 +76,15 @@ async def test_keys_go_where_the_java_client_puts_them(place: Place, tmp_path: P
     assert {record.key.decode(): record.partition for record in records} == dict(zip(keys, expected, strict=True))
 
 
-async def test_the_position_comes_back_after_a_restart(place: Place) -> None:
-    async with place.sink().writer(0) as writer, place.sink().writer(1) as other:
-        assert await writer.recover() == NOTHING
-        await writer.write(entries(1, 10))
-        await other.write(entries(1, 3))
-        await writer.write(entries(11, 25))
-    async with place.sink().writer(0) as writer, place.sink().writer(1) as other, place.sink("b").writer(0) as second:
-        assert await writer.recover() == Mark(25, "event-25")
-        assert await other.recover() == Mark(3, "event-3")
-        assert await second.recover() == NOTHING
-
-
-async def test_a_crash_between_commit_and_settling_repeats_nothing(place: Place, tmp_path: Path) -> None:
-    relay = place.sink(batch_entries=10)
-    async with open_journal(tmp_path / "journal.db") as journal:
-        await journal.register(["kafka"])
-        await journal_events(journal, 25)
-        async with relay.writer(0) as writer:
-            await writer.write(await journal.pending(0, 0, limit=10))
-        assert await journal.position("kafka", 0) == 0
-        await run_until_settled(relay, journal, 25)
-    assert await place.ids() == ids(1, 25)
-
-
 async def test_an_aborted_transaction_is_invisible_to_readers_and_to_recovery(place: Place) -> None:
     async with place.sink().writer(0) as writer:
         await writer.write(entries(1, 10))
-        await _cancelled_before_commit(writer)
+        await abandon(writer, entries(11, 20))
     async with place.sink().writer(0) as writer:
         assert await writer.recover() == Mark(10, "event-10")
         await writer.write(entries(11, 12))
     assert sorted(await place.ids()) == sorted(ids(1, 12))
     assert len(await written(place.broker.bootstrap_servers, place.topic)) == 22  # hidden, not absent
-
-
-async def _cancelled_before_commit(writer: Any) -> None:
-    sent = asyncio.Event()
-
-    async def never() -> None:
-        sent.set()
-        await asyncio.Event().wait()
-
-    writer._producer.commit_transaction = never
-    writing = asyncio.create_task(writer.write(entries(11, 20)))
-    await sent.wait()
-    writing.cancel()
-    with suppress(asyncio.CancelledError):
-        await writing
-
-
-async def test_an_open_transaction_of_another_sink_does_not_hide_the_position(place: Place) -> None:
-    other = AIOKafkaProducer(bootstrap_servers=place.broker.bootstrap_servers, transactional_id=f"{place.topic}-other")
-    async with place.sink().writer(0) as writer:
-        await other.start()
-        try:
-            await other.begin_transaction()
-            await other.send_and_wait(place.positions, b"{}", key=b"other", partition=0)
-            await writer.write(entries(1, 10))
-            recovering = asyncio.create_task(writer.recover())
-            await asyncio.sleep(0.3)
-            assert not recovering.done()
-            await other.abort_transaction()
-            assert await recovering == Mark(10, "event-10")
-        finally:
-            await other.stop()
-
-
-async def test_a_successor_fences_its_predecessor(place: Place) -> None:
-    async with place.sink().writer(0) as old:
-        await old.write(entries(1, 10))
-        async with place.sink().writer(0) as new:
-            assert await new.recover() == Mark(10, "event-10")
-            with pytest.raises(Fatal, match="transactional_id_prefix") as caught:
-                await old.write(entries(11, 20))
-            assert caught.value.reason == "fenced"
-            await new.write(entries(11, 20))
-    assert sorted(await place.ids()) == sorted(ids(1, 20))
 
 
 async def test_a_successor_fences_a_predecessor_in_the_middle_of_a_transaction(place: Place) -> None:
@@ -244,27 +143,10 @@ async def test_an_oversized_entry_is_dead_and_the_rest_goes_on(place: Place) -> 
     assert await place.ids() == ["event-1", "event-3"]
 
 
-async def test_a_record_that_the_broker_finds_too_large_is_fatal_and_names_the_setting(place: Place) -> None:
-    async with place.sink(record_bytes_max=4_000_000).writer(0) as writer:
-        with pytest.raises(Fatal, match="record_bytes_max") as caught:
-            await writer.write([entry(1, data=b'"' + b"x" * 2_000_000 + b'"')])
-        assert caught.value.reason == "record_too_large"
-
-
 async def test_a_batch_of_records_up_to_their_limit_is_taken(place: Place) -> None:
     async with place.sink(partitions=1).writer(0) as writer:
         assert await writer.write([entry(n, data=b'"' + b"x" * 990_000 + b'"') for n in range(1, 6)]) == []
     assert await place.ids() == ids(1, 5)
-
-
-@pytest.mark.parametrize(("guarantee", "missing"), [("exactly_once", "positions"), ("at_least_once", "events-")])
-async def test_a_missing_topic_is_fatal_and_named(place: Place, guarantee: str, missing: str) -> None:
-    relay = place.sink(create_topics=False, guarantee=guarantee)
-    with pytest.raises(Fatal, match=missing) as caught:
-        async with relay.writer(0) as writer:
-            await writer.write(entries(1, 1))
-    assert caught.value.reason == "topic_missing"
-    assert "create_topics" in str(caught.value)
 
 
 async def test_more_replicas_than_there_are_brokers_is_fatal_and_names_the_setting(place: Place) -> None:

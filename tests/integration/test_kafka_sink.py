@@ -14,7 +14,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ProducerFenced
 from brokers import committed
-from relaying import NOTHING, entries, entry, journal_events, run_until_settled, settings, sink
+from relaying import entries, entry, journal_events, run_until_settled, sink
 
 from bridge.delivery.sink import Mark
 from bridge.delivery.sinks.kafka import PLUG, KafkaSettings, build, partition_of
@@ -81,19 +81,6 @@ async def test_the_topic_follows_its_template(broker: EmbeddedBroker) -> None:
     assert len(await committed(broker.bootstrap_servers, "auvy-prod.watch")) == 1
 
 
-async def test_the_position_comes_back_after_a_restart(broker: EmbeddedBroker) -> None:
-    relay = sink(broker)
-    async with relay.writer(0) as writer, relay.writer(1) as other:
-        assert await writer.recover() == NOTHING
-        await writer.write(entries(1, 10))
-        await other.write(entries(1, 3))
-        await writer.write(entries(11, 25))
-    async with relay.writer(0) as writer, relay.writer(1) as other, sink(broker, "second").writer(0) as second:
-        assert await writer.recover() == Mark(25, "event-25")
-        assert await other.recover() == Mark(3, "event-3")
-        assert await second.recover() == NOTHING
-
-
 async def test_the_position_is_kept_when_the_broker_restarts(broker: EmbeddedBroker) -> None:
     relay = sink(broker)
     async with relay.writer(0) as writer:
@@ -103,24 +90,6 @@ async def test_the_position_is_kept_when_the_broker_restarts(broker: EmbeddedBro
     async with relay.writer(0) as writer:
         assert await writer.recover() == Mark(10, "event-10")
     assert len(await committed(broker.bootstrap_servers, "jobs.events")) == 10
-
-
-async def test_an_open_transaction_of_another_sink_does_not_hide_the_position(broker: EmbeddedBroker) -> None:
-    options = settings(broker)
-    other = AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers, transactional_id="other")
-    async with sink(broker).writer(0) as writer:
-        await other.start()
-        try:
-            await other.begin_transaction()
-            await other.send_and_wait(options.positions_topic, b"{}", key=b"other", partition=0)
-            await writer.write(entries(1, 10))
-            recovering = asyncio.create_task(writer.recover())
-            await asyncio.sleep(0.3)
-            assert not recovering.done()
-            await other.abort_transaction()
-            assert await recovering == Mark(10, "event-10")
-        finally:
-            await other.stop()
 
 
 async def test_a_batch_that_was_cancelled_half_way_is_invisible_and_does_not_count(broker: EmbeddedBroker) -> None:
@@ -167,19 +136,6 @@ async def test_a_commit_whose_answer_is_lost_counts_and_is_not_repeated(broker: 
     async with relay.writer(0) as writer:
         assert await writer.recover() == Mark(10, "event-10")
     assert len(await committed(broker.bootstrap_servers, "jobs.events")) == 10
-
-
-async def test_a_successor_fences_its_predecessor(broker: EmbeddedBroker) -> None:
-    relay = sink(broker)
-    async with relay.writer(0) as old:
-        await old.write(entries(1, 10))
-        async with relay.writer(0) as new:
-            assert await new.recover() == Mark(10, "event-10")
-            with pytest.raises(Fatal, match="transactional_id_prefix") as caught:
-                await old.write(entries(11, 20))
-            assert caught.value.reason == "fenced"
-            await new.write(entries(11, 20))
-    assert len(await committed(broker.bootstrap_servers, "jobs.events")) == 20
 
 
 async def test_a_process_that_stood_still_past_its_deadline_takes_fencing_for_an_expiry() -> None:
@@ -238,16 +194,6 @@ async def test_an_oversized_entry_is_dead_and_the_rest_goes_on(broker: EmbeddedB
     assert [dict(record.headers)["ce_id"] for record in records] == [b"event-1", b"event-3"]
 
 
-@pytest.mark.parametrize(("guarantee", "missing"), [("exactly_once", "jobbridge.positions"), ("at_least_once", "jobs")])
-async def test_a_missing_topic_is_fatal_and_named(broker: EmbeddedBroker, guarantee: str, missing: str) -> None:
-    relay = sink(broker, topic="jobs", create_topics=False, guarantee=guarantee)
-    with pytest.raises(Fatal, match=missing) as caught:
-        async with relay.writer(0) as writer:
-            await writer.write(entries(1, 1))
-    assert caught.value.reason == "topic_missing"
-    assert "create_topics" in str(caught.value)
-
-
 async def test_a_topic_that_cannot_be_created_names_the_setting(broker: EmbeddedBroker) -> None:
     with pytest.raises(Fatal, match="topic"):
         async with sink(broker, positions_topic="no/slashes").writer(0):
@@ -292,19 +238,6 @@ async def test_a_broker_that_was_killed_and_never_came_back_leaves_no_task_behin
             await writer.write(entries(11, 2000))
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
-
-
-async def test_a_crash_between_commit_and_settling_repeats_nothing(broker: EmbeddedBroker, tmp_path: Path) -> None:
-    relay = sink(broker, batch_entries=10)
-    async with open_journal(tmp_path / "journal.db") as journal:
-        await journal.register(["kafka"])
-        await journal_events(journal, 25)
-        async with relay.writer(0) as writer:
-            await writer.write(await journal.pending(0, 0, limit=10))
-        assert await journal.position("kafka", 0) == 0
-        await run_until_settled(relay, journal, 25)
-    records = await committed(broker.bootstrap_servers, "jobs.events")
-    assert [dict(record.headers)["ce_id"] for record in records] == [f"event-{n}".encode() for n in range(1, 26)]
 
 
 async def test_everything_goes_through_once_the_broker_is_back(broker: EmbeddedBroker, tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import orjson
 import pytest
-from pydantic import ValidationError
 
 from bridge.delivery.envelope import cloudevent_attributes
-from bridge.delivery.sinks.kafka import KafkaSettings, partition_of
-from bridge.delivery.sinks.kafka.records import check_topic_template, record, topic_name
+from bridge.delivery.sinks.kafka import partition_of
+from bridge.delivery.sinks.kafka.batches import CODECS, Batches
+from bridge.delivery.sinks.kafka.records import record
 from bridge.journal.store import Entry
 
 ENTRY = Entry(
@@ -33,23 +33,50 @@ def test_binary_headers_are_the_attributes_in_utf8_without_percent_encoding() ->
     assert [(name, value.decode()) for name, value in written.headers] == [
         *expected,
         ("content-type", "application/json"),
+        ("traceparent", ENTRY.traceparent),
     ]
     assert dict(written.headers)["ce_subject"] == "jöb".encode()
     assert (written.key, written.value) == ("auvy-prod/jöb".encode(), ENTRY.data)
-    assert written.timestamp_ms == ENTRY.recorded_ms
+
+
+def test_an_event_without_a_trace_has_no_trace_header() -> None:
+    written = record(ENTRY._replace(traceparent=None), "binary")
+    assert not {"traceparent", "ce_traceparent"} & dict(written.headers).keys()
 
 
 def test_structured_value_holds_attributes_and_data() -> None:
     written = record(ENTRY, "structured")
-    event = orjson.loads(written.value)
+    event = orjson.loads(written.value or b"")
     assert (event["id"], event["subject"], event["data"]) == ("e-1", "jöb", {"job": {"id": "j"}})
-    assert [name for name, _ in written.headers] == ["content-type"]
+    assert [name for name, _ in written.headers] == ["content-type", "traceparent"]
 
 
-def test_the_size_bound_is_above_all_that_is_in_the_record() -> None:
-    written = record(ENTRY, "binary")
-    content = len(written.key) + len(written.value) + sum(len(n.encode()) + len(v) for n, v in written.headers)
-    assert content < written.bytes_max < content + 500
+@pytest.mark.parametrize("size", [2, 200, 20_000, 2_000_000])
+def test_the_size_of_a_record_is_that_of_the_batch_that_holds_it_alone(size: int) -> None:
+    written = record(ENTRY._replace(data=b"x" * size), "binary")
+    batches = Batches(CODECS["none"], transactional=True)
+    batches.add(("topic", 0), 1, written)
+    [[batch]] = batches.places.values()
+    assert batch.size() == written.wire_bytes
+
+
+@pytest.mark.parametrize(
+    ("time", "stamp_ms"),
+    [
+        ("2025-10-09T08:53:20.122Z", 1_760_000_000_122),
+        ("2025-10-09T10:53:20.122999+02:00", 1_760_000_000_122),
+        ("2025-10-09T08:53:20.124Z", 1_760_000_000_123),
+        ("2026-01-02T03:04:05Z", 1_760_000_000_123),
+        ("1969-12-31T23:59:59Z", 1_760_000_000_123),
+        ("2025-06-30T23:59:60Z", 1_760_000_000_123),
+        ("2025-10-09T08:53:20", 1_760_000_000_123),
+        ("yesterday", 1_760_000_000_123),
+        (None, 1_760_000_000_123),
+    ],
+)
+def test_the_timestamp_is_the_events_own_but_never_later_than_recorded(time: str | None, stamp_ms: int) -> None:
+    assert record(ENTRY._replace(time=time), "binary", "event").timestamp_ms == stamp_ms
+    assert record(ENTRY._replace(time=time), "binary", "recorded").timestamp_ms == ENTRY.recorded_ms
 
 
 @pytest.mark.parametrize(
@@ -66,37 +93,3 @@ def test_the_size_bound_is_above_all_that_is_in_the_record() -> None:
 def test_keys_hash_as_in_the_java_client(key: bytes, signed: int) -> None:
     assert partition_of(key, 1 << 31) == signed & 0x7FFFFFFF
     assert partition_of(key, 6) == (signed & 0x7FFFFFFF) % 6
-
-
-@pytest.mark.parametrize(
-    ("template", "name"),
-    [
-        ("jobs.events", "jobs.events"),
-        ("jobs.{source}", "jobs.auvy_prod_1"),
-        ("{kind}-{type}", "watch-watch.gap"),
-        ("x" * 300, "x" * 249),
-    ],
-)
-def test_topic_names_follow_the_template_and_hold_what_kafka_allows(template: str, name: str) -> None:
-    assert topic_name(template, "auvy prod/1", "watch.gap") == name
-
-
-@pytest.mark.parametrize("template", ["", ".", "a b", "jobs/{source}", "{job}", "{source!r}", "{source.x}", "{", "{}"])
-def test_a_topic_that_can_never_be_is_refused(template: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        check_topic_template(template)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"topic": "{job}"},
-        {"delivery_timeout_s": 60, "transaction_timeout_s": 60},
-        {"guarantee": "perhaps"},
-        {"record_bytes_max": 0},
-        {"unheard_of": 1},
-    ],
-)
-def test_settings_that_cannot_work_are_refused(options: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
-        KafkaSettings.model_validate({"kind": "kafka", "bootstrap_servers": "k:9092"} | options)

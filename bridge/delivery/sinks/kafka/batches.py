@@ -2,34 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from bridge.delivery.sinks.kafka.records import Record
 
+CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+"""Codecs by their number in a batch's attributes."""
+
+_UNBOUNDED = 1 << 30
+
+Place = tuple[str, int]
+"""Topic and partition. Order is kept within each."""
+
+
+class Batch(BatchBuilder):  # type: ignore[misc]
+    """One record batch, and what is in it should the brokers want it smaller."""
+
+    def __init__(self, bytes_max: int, codec: int, *, transactional: bool) -> None:
+        super().__init__(bytes_max, codec, is_transactional=transactional)
+        self.records: list[Record] = []
+        self.attempts = 0
+        """How often it was put into a request."""
+
+    def add(self, item: Record) -> bool:
+        """Whether the record was added; an empty batch takes one of any size."""
+        # The client's own `append` is this behind checks and serializers, at twice the cost.
+        offset = len(self.records)
+        if self._builder.append(offset, item.timestamp_ms, item.key, item.value, item.headers) is None:
+            return False
+        self.records.append(item)
+        self._relative_offset = offset + 1
+        return True
+
+    def _build(self) -> Any:
+        self.attempts += 1
+        return super()._build()
+
+
+class Refusal(NamedTuple):
+    """A record that will never get where it should go."""
+
+    topic: str
+    record: Record
+    reason: str
+    """A word from a small fixed set."""
+    detail: str
+
 
 class Batches:
-    """Record batches of one write, in the order in which they must arrive within each Kafka partition."""
+    """Record batches in the order in which they must arrive, place by place."""
 
-    def __init__(self, producer: AIOKafkaProducer) -> None:
-        self.filled: list[tuple[str, int, Any]] = []
-        self._producer = producer
-        self._open: dict[tuple[str, int], Any] = {}
+    def __init__(self, codec: int, *, transactional: bool) -> None:
+        self.places: dict[Place, list[Batch]] = {}
+        self._codec = codec
+        self._transactional = transactional
 
-    def add(self, topic: str, partition: int, item: Record) -> None:
-        batch = self._open.get((topic, partition))
-        if batch is None or not _append(batch, item):
-            batch = self._open[topic, partition] = self._producer.create_batch()
-            self.filled.append((topic, partition, batch))
-            _append(batch, item)  # an empty batch takes a record of any size
+    def add(self, place: Place, bytes_max: int, item: Record) -> None:
+        """Put the record behind those of its place; a batch that holds more than one stays within `bytes_max`."""
+        queue = self.places.get(place)
+        if queue is None:
+            queue = self.places[place] = []
+        elif queue[-1].add(item):
+            return
+        queue.append(self._batch(bytes_max, [item]))
 
+    def halves(self, batch: Batch) -> list[Batch]:
+        """The same records in two batches."""
+        middle = len(batch.records) // 2
+        return [self._batch(_UNBOUNDED, batch.records[:middle]), self._batch(_UNBOUNDED, batch.records[middle:])]
 
-def _append(batch: Any, item: Record) -> bool:
-    taken = batch.append(timestamp=item.timestamp_ms, key=item.key, value=item.value, headers=item.headers)
-    return taken is not None
+    def _batch(self, bytes_max: int, records: Iterable[Record]) -> Batch:
+        batch = Batch(bytes_max, self._codec, transactional=self._transactional)
+        for item in records:
+            batch.add(item)
+        return batch
 
 
 @lru_cache(maxsize=65_536)

@@ -9,15 +9,24 @@ import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from bridge.delivery.sink import Mark
+from bridge.delivery.sinks.kafka.topics import TopicSpec
 from bridge.errors import Fatal
 from bridge.journal.store import DeliveryState, Entry, Outcome
 
 PARTITION = 0
 """Positions live in one partition, however many the topic has: a look-up then reads one log."""
 
-TOPIC_CONFIG = {"cleanup.policy": "compact", "segment.bytes": str(4 << 20), "min.cleanable.dirty.ratio": "0.1"}
+_TOPIC_CONFIG = (("min.cleanable.dirty.ratio", "0.1"), ("segment.bytes", str(4 << 20)))
+
+_DETAILS_CHARS = 256 << 10
+"""Of all outcomes together: a mark must fit into the topic's max.message.bytes, whatever happened to its batch."""
 
 _FETCH_MS = 100
+
+
+def required(topic: str) -> TopicSpec:
+    """What is wanted of the topic of that name."""
+    return TopicSpec(topic, PARTITION + 1, _TOPIC_CONFIG, compacted=True)
 
 
 def dead(position: int, subscription: int, detail: str) -> Outcome:
@@ -25,7 +34,8 @@ def dead(position: int, subscription: int, detail: str) -> Outcome:
 
 
 def encode(last: Entry, outcomes: Sequence[Outcome]) -> bytes:
-    lost = [(outcome.position, outcome.subscription, outcome.detail) for outcome in outcomes]
+    chars_max = _DETAILS_CHARS // max(1, len(outcomes))
+    lost = [(outcome.position, outcome.subscription, (outcome.detail or "")[:chars_max]) for outcome in outcomes]
     return orjson.dumps({"position": last.position, "id": last.id, "dead": lost})
 
 

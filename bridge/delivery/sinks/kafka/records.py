@@ -2,71 +2,78 @@
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
-from string import Formatter
+from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple
+
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from bridge.delivery.envelope import DATA_TYPE, STRUCTURED_TYPE, cloudevent_attributes, structured
 from bridge.journal.store import Entry
 
 Mode = Literal["binary", "structured"]
+Timestamp = Literal["event", "recorded"]
 Header = tuple[str, bytes]
 
-TOPIC_FIELDS = ("source", "type", "kind")
-_TOPIC_ILLEGAL = re.compile(r"[^a-zA-Z0-9._-]")
-_TOPIC_MAX = 249
+_NEVER_FILLED = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 0)
+_BATCH_HEADER_BYTES = 61
 
-_RECORD_OVERHEAD = 61 + 21 + 5 * 3  # batch header, record header, and the lengths of key, value and header list
-_HEADER_OVERHEAD = 5 * 2
-
-_STRUCTURED_HEADERS = [("content-type", STRUCTURED_TYPE.encode())]
+_CONTENT_TYPE = "datacontenttype"
 _DATA_HEADER = ("content-type", DATA_TYPE.encode())
+_STRUCTURED_HEADERS = [("content-type", STRUCTURED_TYPE.encode())]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 class Record(NamedTuple):
     """One record, short of its topic and partition."""
 
     key: bytes
-    value: bytes
+    value: bytes | None
+    """None is a tombstone: compaction takes the key's records away."""
     headers: list[Header]
     timestamp_ms: int
+    entry: Entry
+    """What it is about."""
 
     @property
-    def bytes_max(self) -> int:
-        """An upper bound of its size on the wire, alone in a batch and not compressed."""
-        headers = sum([len(name) + len(value) for name, value in self.headers]) + _HEADER_OVERHEAD * len(self.headers)
-        return _RECORD_OVERHEAD + len(self.key) + len(self.value) + headers
+    def wire_bytes(self) -> int:
+        """Its size on the wire, alone in a batch and not compressed: what `max.message.bytes` is held against."""
+        sized = _NEVER_FILLED.size_in_bytes(0, 0, self.key, self.value, self.headers)
+        return _BATCH_HEADER_BYTES + int(sized)
 
 
-def record(entry: Entry, mode: Mode) -> Record:
-    """The entry in binary mode (attributes as `ce_` headers, section 3.2) or structured mode (one JSON value, 3.3)."""
-    key = entry.job_key.encode()
+def record(entry: Entry, mode: Mode, timestamp: Timestamp = "event") -> Record:
+    """The entry in binary mode (attributes as `ce_` headers, section 3.2) or structured mode (one JSON value, 3.3).
+
+    A trace goes on twice: as the event's own (the Distributed Tracing extension), and as the record's W3C header, which
+    is where instrumented consumers look.
+    """
     if mode == "structured":
-        return Record(key, structured(entry), _STRUCTURED_HEADERS, entry.recorded_ms)
-    # `datacontenttype` is the record's content-type header and nothing else (section 3.2.1).
+        value, headers = structured(entry), _STRUCTURED_HEADERS
+    else:
+        value, headers = entry.data, attribute_headers(entry)
+    if entry.traceparent is not None:
+        headers = [*headers, ("traceparent", entry.traceparent.encode())]
+    return Record(entry.job_key.encode(), value, headers, stamp_ms(entry, timestamp), entry)
+
+
+def attribute_headers(entry: Entry) -> list[Header]:
+    """The headers of binary mode. `datacontenttype` is the record's content-type header, nothing else (3.2.1)."""
     headers = [("ce_" + name, value.encode()) for name, value in cloudevent_attributes(entry) if name != _CONTENT_TYPE]
     headers.append(_DATA_HEADER)
-    return Record(key, entry.data, headers, entry.recorded_ms)
+    return headers
 
 
-_CONTENT_TYPE = "datacontenttype"
+def stamp_ms(entry: Entry, timestamp: Timestamp) -> int:
+    """The timestamp in Unix milliseconds: when it was recorded or, for `event`, the event's own time where it has one.
 
-
-@lru_cache(maxsize=4096)
-def topic_name(template: str, source: str, type_: str) -> str:
-    """The template filled in. What a topic name cannot hold becomes `_`; the length is cut to what Kafka allows."""
-    name = template.format(source=source, type=type_, kind=type_.partition(".")[0])
-    return _TOPIC_ILLEGAL.sub("_", name)[:_TOPIC_MAX]
-
-
-def check_topic_template(template: str) -> str:
-    """The template itself. Raises ValueError when it names unknown fields, or letters that no topic can hold."""
-    for text, field, spec, conversion in Formatter().parse(template):
-        if field is not None and (field not in TOPIC_FIELDS or spec or conversion):
-            raise ValueError(f"unknown field {{{field}}}; there are: {', '.join(TOPIC_FIELDS)}")
-        if illegal := _TOPIC_ILLEGAL.search(text):
-            raise ValueError(f"a topic name cannot hold {illegal[0]!r}; it takes letters, digits, '.', '_' and '-'")
-    if template.strip(".") == "":
-        raise ValueError("the topic needs a name")
-    return template
+    Never later than recorded: brokers refuse records from the future, and a provider's clock may be ahead.
+    """
+    if timestamp == "recorded" or entry.time is None:
+        return entry.recorded_ms
+    try:
+        happened_ms = (datetime.fromisoformat(entry.time) - _EPOCH) // _MILLISECOND
+    except (ValueError, TypeError):  # no time, a leap second, no time zone
+        return entry.recorded_ms
+    return min(happened_ms, entry.recorded_ms) if happened_ms > 0 else entry.recorded_ms

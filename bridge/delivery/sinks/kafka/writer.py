@@ -1,0 +1,184 @@
+"""The writer of one journal partition: one producer, one transaction per batch, the mark committed along with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka import errors as kafka
+
+from bridge.delivery.sink import Mark
+from bridge.delivery.sinks.kafka import positions
+from bridge.delivery.sinks.kafka.batches import Batches, Refusal
+from bridge.delivery.sinks.kafka.load import Load, Target
+from bridge.delivery.sinks.kafka.memory import Memory
+from bridge.delivery.sinks.kafka.producer import close
+from bridge.delivery.sinks.kafka.registry import Registry
+from bridge.delivery.sinks.kafka.routes import Routes
+from bridge.delivery.sinks.kafka.settings import KafkaSettings
+from bridge.delivery.sinks.kafka.shipping import ship
+from bridge.delivery.sinks.kafka.topics import Topics
+from bridge.errors import Fatal
+from bridge.journal.store import Entry, Outcome
+from bridge.kafka.failure import bounded
+
+_ENTRY_BYTES = 1024
+"""What an entry takes besides its data: headers, key, and the objects around them."""
+
+_PATIENCE_S = 2.0
+"""A batch that is not taken by then may be for a topic that is gone: the client would wait for it in silence."""
+
+
+class KafkaWriter:
+    """One producer, for one partition of the journal. `key` names it: its transactional id and its position's key."""
+
+    def __init__(self, settings: KafkaSettings, key: str, memory: Memory, registry: Registry | None) -> None:
+        self._settings = settings
+        self._key = key.encode()
+        self._memory = memory
+        self._registry = registry
+        self._routes = Routes(settings.all_routes)
+        self._own = {spec.name: spec for spec in settings.own_topics}
+        self._targets: dict[str, Target] = {}
+        self._producer: Any = None
+        self._in_transaction = False
+        self._held: bytes | None = None
+        """The mark in Kafka, as this writer last read or wrote it."""
+
+    async def start(self) -> None:
+        """Connect, see to the topics that are known by name, and fence every earlier producer of this key."""
+        async with self._bounded("start a producer"):
+            await self._connect()
+
+    async def close(self) -> None:
+        if self._producer is not None:
+            await close(self._producer, in_transaction=self._in_transaction)
+
+    async def recover(self) -> Mark | None:
+        """The last committed mark; None where none is kept, or the settings say not to go by it."""
+        settings = self._settings
+        if not settings.exactly_once:
+            return None
+        async with self._bounded("tell the position"):
+            self._held = await self._mark()
+        if settings.recover_from == "journal":
+            return None
+        return Mark(0, "") if self._held is None else positions.decode(self._held, settings.positions_topic)
+
+    async def write(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
+        """Write the entries and the mark of the last one, in one transaction where the guarantee asks for it.
+
+        An entry that Kafka will never take is dead and the rest goes on. Raises as the seam says.
+        """
+        size = sum([len(entry.data) for entry in entries]) + _ENTRY_BYTES * len(entries)
+        async with self._memory.lent(size), self._bounded("take a batch"):
+            if self._link.stale:
+                await self._renew()
+            load = await self._load(entries)
+            if self._settings.exactly_once:
+                await self._transact(load, entries[-1])
+            else:
+                await self._deliver(load)
+            return load.outcomes
+
+    async def _load(self, entries: Sequence[Entry]) -> Load:
+        topics = self._routes.topics(entries)
+        if unseen := {*topics, *self._own} - self._targets.keys():
+            await self._require(unseen)
+        if self._registry is not None:
+            await self._registry.prepare(zip(topics, [entry.type for entry in entries], strict=True))
+        load = Load(self._settings, self._targets.copy())
+        load.events(entries, topics, None if self._registry is None else self._registry.frame)
+        load.states(entries)
+        return load
+
+    async def _transact(self, load: Load, last: Entry) -> None:
+        value = load.mark(self._key, last)
+        await self._producer.begin_transaction()
+        self._in_transaction = True
+        while refused := await self._send(load.take()):
+            load.bury(refused)
+            value = load.mark(self._key, last)
+        self._in_transaction = False
+        await self._producer.commit_transaction()
+        self._held = value
+
+    async def _deliver(self, load: Load) -> None:
+        while refused := await self._send(load.take()):
+            load.bury(refused)
+
+    async def _send(self, batches: Batches) -> list[Refusal]:
+        """Returns the records that are refused, once all others are written."""
+        sending = asyncio.create_task(ship(self._producer, batches))
+        try:
+            await asyncio.wait({sending}, timeout=_PATIENCE_S)
+            if not sending.done():
+                await self._look_again({topic for topic, _ in batches.places})
+            shipped = await sending
+        finally:
+            sending.cancel()
+        for topic in shipped.tight:
+            self._forget(topic)
+        return shipped.refused
+
+    async def _look_again(self, topics: Iterable[str]) -> None:
+        for topic in topics:
+            self._forget(topic)
+        with suppress(kafka.KafkaError, OSError):  # brokers that are unwell have until the deadline
+            await self._require(topics)
+
+    def _forget(self, topic: str) -> None:
+        self._topics.forget(topic)
+        self._targets.pop(topic, None)
+
+    async def _require(self, topics: Iterable[str]) -> None:
+        """See to the topics, and have the producer follow them."""
+        await self._topics.require([self._routes.specs.get(name) or self._own[name] for name in topics])
+        for name in topics:
+            limit = self._topics.record_bytes_max(name)
+            self._targets[name] = Target(
+                self._topics.partitions(name),
+                batch_bytes=min(self._settings.batch_bytes, limit),
+                record_bytes=min(self._settings.record_bytes_max, limit),
+            )
+        # All of them in one go: when it learns of one by itself, it may forget another that it was never told of.
+        await self._producer.client.set_topics(self._targets)
+
+    async def _connect(self) -> None:
+        settings = self._settings
+        self._link = await settings.link()
+        self._topics = Topics(self._link.options, settings.create_topics, settings.replication_factor)
+        self._targets.clear()
+        self._producer = AIOKafkaProducer(**self._link.options, **settings.producer(self._key.decode()))
+        await self._producer.start()
+        await self._require([*self._routes.specs, *self._own])
+
+    async def _renew(self) -> None:
+        """Put a producer with a new link in the place of the old one.
+
+        It fences whoever else has the key. So a writer that was itself replaced meanwhile must neither go on from
+        where it stood, nor, if possible, end its successor.
+        """
+        await self._check_held()
+        await close(self._producer, in_transaction=False)
+        await self._connect()
+        await self._check_held()
+
+    async def _check_held(self) -> None:
+        if self._settings.exactly_once and await self._mark() != self._held:
+            raise Fatal(
+                f"another producer has written to {self._settings.positions_topic} under {self._key.decode()}: it took "
+                "over `transactional_id_prefix`, so this one stops",
+                reason="fenced",
+            )
+
+    async def _mark(self) -> bytes | None:
+        return await positions.last_value(
+            self._link.options, self._settings.positions_topic, positions.PARTITION, self._key
+        )
+
+    def _bounded(self, what: str) -> AbstractAsyncContextManager[None]:
+        return bounded(self._settings.bootstrap_servers, self._settings.delivery_timeout_s, what)
