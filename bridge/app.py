@@ -226,6 +226,7 @@ def _view(bridge: Bridge, sources: Mapping[str, Source]) -> View:
         journal=bridge.journal,
         crew=Crews(bridge.intake, bridge.delivery),
         sources={name: options.provider for name, options in settings.sources.items()},
+        commands={settings.commands.session: "kafka"} if settings.commands else {},
         sinks={name: options.kind for name, options in settings.sinks.items()},
         metrics=bridge.metrics,
         draining=lambda: bridge.draining,

@@ -161,11 +161,16 @@ def _message(type_: EventType, name: str) -> dict[str, Any]:
 
 
 def _headers() -> dict[str, Any]:
+    attributes = {f"ce_{name}": each for name, each in ATTRIBUTES.items() if name != "datacontenttype"}
+    headers = attributes | {
+        "content-type": (True, ATTRIBUTES["datacontenttype"][1]),
+        "traceparent": (False, ATTRIBUTES["traceparent"][1]),
+    }
     return {
         "type": "object",
         "description": "On Kafka in binary mode each CloudEvents attribute is a header `ce_<name>`.",
-        "properties": {f"ce_{name}": {"type": "string", "description": text} for name, (_, text) in ATTRIBUTES.items()},
-        "required": [f"ce_{name}" for name, (always, _) in ATTRIBUTES.items() if always],
+        "properties": {name: {"type": "string", "description": text} for name, (_, text) in headers.items()},
+        "required": [name for name, (always, _) in headers.items() if always],
     }
 
 

@@ -39,9 +39,22 @@ async def resume_sink(request: web.Request) -> web.Response:
     return await _resume(request, request.config_dict[VIEW].sinks, "sink")
 
 
+async def commands(request: web.Request) -> web.Response:
+    """The topic that commands are read from, where one is configured, and how its session is."""
+    view = request.config_dict[VIEW]
+    return answer({"commands": _groups(view, view.commands)})
+
+
+async def resume_commands(request: web.Request) -> web.Response:
+    """Read commands again, say after their topic was made."""
+    return await _resume(request, request.config_dict[VIEW].commands, "command topic")
+
+
 ROUTES = (
     web.get("/sources", sources),
     web.post("/sources/{name:[^/]+}/resume", resume_source),
+    web.get("/commands", commands),
+    web.post("/commands/{name:[^/]+}/resume", resume_commands),
     web.get("/sinks", sinks),
     web.post("/sinks/{name:[^/]+}/resume", resume_sink),
 )

@@ -44,7 +44,7 @@ async def metrics(request: web.Request) -> web.Response:
     While the journal is in trouble, its gauges keep their last values: a scrape is worth most then.
     """
     view = request.config_dict[VIEW]
-    refresh(view.metrics, await journal_health(view), view.crew.states(), [*view.sources, *view.sinks])
+    refresh(view.metrics, await journal_health(view), view.crew.states(), [*view.sources, *view.commands, *view.sinks])
     # Only the media type is handed on: the chooser raises on a version that is none, and echoes those that are.
     openmetrics = "application/openmetrics-text"
     encode, content_type = choose_encoder(openmetrics if openmetrics in request.headers.get("Accept", "") else "")

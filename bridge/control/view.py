@@ -17,7 +17,7 @@ from bridge.telemetry.metrics import Metrics
 
 
 class Crew(Protocol):
-    """All supervised sessions, of both halves. A group is a source or a sink."""
+    """All supervised sessions, of both halves. A group is a source, a sink or the command topic."""
 
     def states(self) -> Sequence[SessionStatus]:
         """How every session is at this moment."""
@@ -39,6 +39,8 @@ class View:
     """The provider kind of each configured source."""
     sinks: Mapping[str, str]
     """The kind of each configured sink."""
+    commands: Mapping[str, str]
+    """The session that reads commands and the kind of what it reads from; empty where none is configured."""
     metrics: Metrics
     draining: Callable[[], bool]
     log: FilteringBoundLogger

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from bridge.demo.proof import Arrival
+from bridge.kafka.consumer import close
 
 _SILENCE_MS = 2000
 
@@ -28,7 +29,7 @@ async def read_topic(bootstrap_servers: str, topic: str) -> list[Arrival]:
         consumer.assign(partitions)
         records = await _until_end(consumer, partitions)
     finally:
-        await consumer.stop()
+        await close(consumer)
     return [_arrival(record) for record in sorted(records, key=lambda record: (record.partition, record.offset))]
 
 

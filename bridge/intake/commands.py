@@ -51,6 +51,11 @@ class CommandSettings(Connection):
     )
     record_bytes_max: int = Field(65_536, ge=256, description="A larger command is passed over unread.")
 
+    @property
+    def session(self) -> str:
+        """The name of what reads it, which no source or sink can have."""
+        return f"commands:{self.topic}"
+
 
 class Wish(StrEnum):
     """What can be asked for one job."""
@@ -115,7 +120,7 @@ class Commands:
         metrics: Metrics,
         log: FilteringBoundLogger,
     ) -> None:
-        self.name = self.group = f"commands:{settings.topic}"
+        self.name = self.group = settings.session
         self._settings = settings
         self._sources = sources
         self._journal = journal

@@ -119,12 +119,7 @@ class Member:
 
     async def close(self) -> None:
         """Leave the group, so that others need not wait for the session's end; within seconds, brokers or not."""
-        # In a task of its own: the client lets out the cancellation of its own tasks, which would look like ours.
-        ending = asyncio.create_task(self._consumer.stop())
-        try:
-            await asyncio.wait({ending}, timeout=_CLOSE_S)
-        finally:
-            await _drop(self._consumer, ending)
+        await close(self._consumer)
 
     async def _look(self) -> None:
         # The client keeps silent about brokers that are away and topics that are gone: it would wait for ever.
@@ -159,6 +154,16 @@ async def joined(way: Connection, *, topic: str, group_id: str, session_timeout_
         yield member
     finally:
         await member.close()
+
+
+async def close(consumer: AIOKafkaConsumer) -> None:
+    """End a consumer within seconds whatever its state; one of a group leaves it if the brokers listen."""
+    # In a task of its own: the client lets out the cancellation of its own tasks, which would look like ours.
+    ending = asyncio.create_task(consumer.stop())
+    try:
+        await asyncio.wait({ending}, timeout=_CLOSE_S)
+    finally:
+        await _drop(consumer, ending)
 
 
 async def _drop(consumer: AIOKafkaConsumer, ending: asyncio.Task[None]) -> None:

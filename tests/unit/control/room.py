@@ -201,6 +201,7 @@ async def open_room(**changes: Any) -> AsyncIterator[Room]:
             journal=journal,
             crew=Crews(crew),
             sources={"auvy": "auvy", "auvy-eu": "auvy"},
+            commands={"commands:jobs": "kafka"},
             sinks={"kafka": "kafka", "hooks": "webhook"},
             metrics=metrics,
             draining=lambda: False,

@@ -239,6 +239,18 @@ async def test_sinks_tell_their_backlog_and_are_resumed() -> None:
         assert (status, shown["state"]) == (200, "running")
 
 
+async def test_a_parked_command_topic_is_told_and_resumed() -> None:
+    async with open_room() as room:
+        missing = Scripted("commands:jobs", "commands:jobs", Fatal("no topic jobs", reason="topic_missing"))
+        await room.board(missing)
+        _, body = await room.call("GET", "/v1/commands")
+        [topic] = body["commands"]
+        assert (topic["name"], topic["state"]) == ("commands:jobs", "parked")
+        missing.error = None
+        status, shown = await room.call("POST", "/v1/commands/commands:jobs/resume")
+        assert (status, shown["state"]) == (200, "running")
+
+
 async def test_sinks_are_told_without_backlog_while_the_journal_hangs() -> None:
     async with open_room(health_timeout_s=0.05) as room:
         room.journal.hang = True

@@ -12,6 +12,7 @@ from bridge.delivery.sink import Mark
 from bridge.delivery.sinks.kafka.topics import TopicSpec
 from bridge.errors import Fatal
 from bridge.journal.store import DeliveryState, Entry, Outcome
+from bridge.kafka.consumer import close
 
 PARTITION = 0
 """Positions live in one partition, however many the topic has: a look-up then reads one log."""
@@ -74,5 +75,5 @@ async def last_value(client: Mapping[str, Any], topic: str, partition: int, key:
                     found = record.value
             end = consumer.highwater(place) if end is None else end
     finally:
-        await consumer.stop()
+        await close(consumer)
     return found
