@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-import time
+import re
 from functools import cached_property
 from typing import Annotated, Any
 
 from aiokafka.conn import collect_hosts
 from pydantic import BaseModel, Discriminator, Field, Tag, field_validator, model_validator
 
-from bridge.errors import Temporary
+from bridge.errors import Fatal, Temporary
 from bridge.kafka.link import Link
 from bridge.kafka.oauth import RENEW_AT, Tokens
 from bridge.kafka.sasl import OAuth, Sasl
-from bridge.kafka.tls import Certificates, Tls
-from bridge.kafka.trial import session_s
+from bridge.kafka.trial import entrance
+from bridge.tls import Certificates, Tls
+
+_HOST = re.compile(r"(?!.*\.\.)[\w.:%-]{1,255}")  # neither with a scheme nor with credentials, as an URL has
 
 
 def _switch_or_files(value: object) -> str:
@@ -40,7 +43,7 @@ class Connection(BaseModel):
             hosts = collect_hosts(value)
         except ValueError:
             hosts = []
-        if not hosts or not all(host.strip() and 0 < port < 65536 for host, port, _ in hosts):
+        if not hosts or not all(_HOST.fullmatch(host) and 0 < port < 65536 for host, port, _ in hosts):
             raise ValueError("must be host:port, several of them separated by commas")
         return value
 
@@ -69,14 +72,17 @@ class Connection(BaseModel):
 
         Raises `Temporary` where no broker answers, `Fatal` naming the setting that they refuse.
         """
-        certificates = self._certificates()
+        certificates = await asyncio.to_thread(self._certificates)
         options = self._options(certificates)
-        ends_s = math.inf
-        if self._tokens is not None:
-            await self._tokens.fresh()
-            ends_s = self._tokens.renew_s
-        started_s = time.monotonic()
-        return Link(options, min(ends_s, started_s + RENEW_AT * await session_s(options)), certificates)
+        if self._tokens is None:
+            return await _link(options, certificates)
+        token = await self._tokens.fresh()
+        try:
+            return await _link(options, certificates, self._tokens)
+        except Fatal:
+            # It may be the token alone: withdrawn, or older than our clock says, which stands still while we sleep.
+            await self._tokens.fresh(refused=token)
+        return await _link(options, certificates, self._tokens)
 
     @cached_property
     def _tokens(self) -> Tokens | None:
@@ -111,3 +117,10 @@ class Connection(BaseModel):
         if self._tokens:
             options["sasl_oauth_token_provider"] = self._tokens
         return options
+
+
+async def _link(options: dict[str, Any], certificates: Certificates | None, tokens: Tokens | None = None) -> Link:
+    found = await entrance(options, RENEW_AT)
+    # Clients begin where there is an answer: each would wait anew for an address that is dead.
+    options = options | {"bootstrap_servers": found.server}
+    return Link(options, min(found.ends_s, tokens.renew_s if tokens else math.inf), certificates)

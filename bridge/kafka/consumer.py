@@ -23,6 +23,7 @@ _BATCH_RECORDS = 1000
 _IDLE_MS = 2000
 _CLOSE_S = 2.0
 _DROP_S = 0.5
+_COORDINATOR_TASKS = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task", "_reset_committed_task")
 
 _FATAL: tuple[tuple[type[Exception], str, str], ...] = (
     (kafka.UnknownTopicOrPartitionError, "topic_missing", "there is no such `topic`: create it"),
@@ -181,8 +182,8 @@ async def _drop(consumer: AIOKafkaConsumer, ending: asyncio.Task[None]) -> None:
 
 
 def _tasks(consumer: AIOKafkaConsumer) -> list[asyncio.Task[None]]:
-    coordinator, fetcher = consumer._coordinator, consumer._fetcher
+    fetcher = consumer._fetcher
     tasks = [fetcher._fetch_task, *fetcher._pending_tasks] if fetcher else []
-    if coordinator:
-        tasks += [coordinator._coordination_task, coordinator._heartbeat_task, coordinator._commit_refresh_task]
+    # Which of them there are depends on whether it is one of a group.
+    tasks += [getattr(consumer._coordinator, name, None) for name in _COORDINATOR_TASKS]
     return [task for task in tasks if task is not None]

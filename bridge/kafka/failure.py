@@ -14,6 +14,11 @@ from aiokafka import errors as kafka
 
 from bridge.errors import BridgeError, Fatal, Temporary
 
+
+class Unproven(kafka.KafkaError):  # type: ignore[misc] # the library is untyped
+    """A broker took our credentials and did not answer as one that knows them."""
+
+
 _FENCED = (kafka.ProducerFenced, kafka.InvalidProducerEpoch)
 
 _FATAL: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
@@ -34,6 +39,11 @@ _FATAL: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
         (kafka.AuthenticationFailedError, kafka.SaslAuthenticationFailed),
         "kafka_denied",
         "they refuse `sasl.username` with `sasl.password`, or the token of `sasl.client_id`",
+    ),
+    (
+        (Unproven,),
+        "kafka_denied",
+        "they do not prove that they know `sasl.password`: is it they who answer at `bootstrap_servers`?",
     ),
     ((kafka.UnsupportedSaslMechanismError,), "kafka_settings", "change `sasl.mechanism`"),
     (
@@ -74,6 +84,7 @@ _NAMES_DIFFER = (
 )
 _VERIFICATION = {10: "its certificate has expired: renew it there", 62: _NAMES_DIFFER, 64: _NAMES_DIFFER}
 """What is wrong with a broker's certificate, by the X509_V_ERR codes of OpenSSL."""
+_NOT_YET_VALID = 9
 
 
 @asynccontextmanager
@@ -111,6 +122,8 @@ def translated(error: BaseException, brokers: str, what: str) -> BridgeError:
 
 def _certificate_advice(error: ssl.SSLError) -> str | None:
     if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code == _NOT_YET_VALID:  # it was just renewed, and clocks differ
+            return None
         return _VERIFICATION.get(
             error.verify_code, "an unknown authority signed its certificate: `tls.ca_file` must hold that one"
         )

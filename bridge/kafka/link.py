@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.kafka.tls import Certificates
+from bridge.tls import Certificates
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
     """Options for any number of aiokafka clients, good until `stale`."""
 
-    options: dict[str, Any]
+    options: dict[str, Any] = field(repr=False)  # secrets are among them
     """Keyword arguments of every aiokafka client, whatever it does."""
     ends_s: float
     """When the brokers, or the token, end what was authenticated now, less a reserve; on the monotonic clock."""

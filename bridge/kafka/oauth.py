@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
+import ssl
 import time
 from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote_plus
+from urllib.parse import quote, quote_plus
 
 import orjson
 from aiohttp import (
@@ -56,14 +58,17 @@ class Tokens(AbstractTokenProvider):  # type: ignore[misc] # the library is unty
         self.renew_s = 0.0
         """When a successor is due, on the clock."""
 
-    async def fresh(self) -> str:
-        """A token that is good for a while. Raises `Temporary` when the endpoint is away and the old one has ended,
-        `Fatal` when it refuses."""
+    async def fresh(self, refused: str | None = None) -> str:
+        """A token that is good for a while, and not the one that the brokers refused. As long as the old one lives, it
+        is given where there is no new one; after that raises `Temporary` when the endpoint is away, `Fatal` when it
+        refuses."""
         async with self._fetching:
+            if self._token == refused:
+                self._ends_s = self.renew_s = -math.inf
             if self._clock() >= self.renew_s:
                 try:
                     await self._renew()
-                except Temporary:
+                except BridgeError:
                     left_s = self._ends_s - self._clock()
                     if left_s <= 0:
                         raise
@@ -92,8 +97,14 @@ async def _fetch(settings: OAuth) -> tuple[str, float]:
     """A token and its lifetime in seconds."""
     where = f"the token endpoint {settings.token_url}"
     try:
+        # In a thread: the system's authorities are many, and reading them all takes long.
+        context = await asyncio.to_thread(settings.token_context)
+    except ValueError as error:
+        # It was good at the start: somebody is replacing the file, and is probably not done yet.
+        raise Temporary(f"{where} cannot be asked: {error}", reason="tls_files") from error
+    try:
         async with (
-            _session(settings) as session,
+            _session(settings, context) as session,
             session.post(settings.token_url, allow_redirects=False, **_form(settings)) as answer,
         ):
             body = b""
@@ -115,10 +126,10 @@ async def _fetch(settings: OAuth) -> tuple[str, float]:
     return _read(where, body)
 
 
-def _session(settings: OAuth) -> ClientSession:
+def _session(settings: OAuth, context: ssl.SSLContext) -> ClientSession:
     """One for a single request: tokens are fetched so rarely that no connection would live until the next."""
     return ClientSession(
-        connector=TCPConnector(ssl=settings.token_context(), force_close=True),
+        connector=TCPConnector(ssl=context, force_close=True),
         timeout=ClientTimeout(total=settings.token_timeout_s),
         cookie_jar=DummyCookieJar(),
         headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
@@ -133,8 +144,12 @@ def _form(settings: OAuth) -> dict[str, Any]:
     if settings.client_auth == "form":
         return {"data": form | {"client_id": name, "client_secret": secret}}
     # RFC 6749 section 2.3.1: both are form-encoded before they become a Basic credential.
-    basic = b64encode(f"{quote_plus(name)}:{quote_plus(secret)}".encode()).decode()
-    return {"data": form, "headers": {"Authorization": f"Basic {basic}"}}
+    return {"data": form, "headers": {"Authorization": f"Basic {_basic(settings)}"}}
+
+
+def _basic(settings: OAuth) -> str:
+    name, secret = settings.client_id, settings.client_secret.get_secret_value()
+    return b64encode(f"{quote_plus(name)}:{quote_plus(secret)}".encode()).decode()
 
 
 def _refusal(where: str, answer: ClientResponse, body: bytes, settings: OAuth) -> BridgeError:
@@ -144,8 +159,15 @@ def _refusal(where: str, answer: ClientResponse, body: bytes, settings: OAuth) -
         return Temporary(f"{where} answered {status}", reason="token_refused", status=status, after_s=after_s)
     code = _code(body)
     advice = _ADVICE.get(code, _ADVICE["invalid_client"] if status == 401 else "check `sasl.token_url`")
-    told = excerpt(body).replace(settings.client_secret.get_secret_value(), "…")
-    return Fatal(f"{where} answered {status}: {advice} ({told})", reason="kafka_denied", status=status)
+    return Fatal(f"{where} answered {status}: {advice} ({_told(body, settings)})", reason="kafka_denied", status=status)
+
+
+def _told(body: bytes, settings: OAuth) -> str:
+    """What it says, without what it repeats of our credentials; hidden before the end is cut off, maybe amid them."""
+    secret = settings.client_secret.get_secret_value()
+    for form in {secret, quote_plus(secret), quote(secret, safe=""), _basic(settings), orjson.dumps(secret)[1:-1].decode()}:
+        body = body.replace(form.encode(), b"***")
+    return excerpt(body)
 
 
 def _code(body: bytes) -> str:
@@ -158,10 +180,14 @@ def _code(body: bytes) -> str:
 def _read(where: str, body: bytes) -> tuple[str, float]:
     try:
         answer = orjson.loads(body)
-        token, lifetime_s = str(answer["access_token"]), float(answer.get("expires_in", LIFETIME_S))
+        token, lifetime = answer["access_token"], answer.get("expires_in")
+        lifetime_s = LIFETIME_S if lifetime is None else float(lifetime)
+        usable = isinstance(token, str) and bool(_TOKEN.fullmatch(token)) and 0 <= lifetime_s < math.inf
     except (ValueError, TypeError, KeyError, AttributeError):
-        token, lifetime_s = "", 0.0
-    if not _TOKEN.fullmatch(token) or lifetime_s <= 0:
+        usable = False
+    if not usable:
         # Never the body, nor the error from reading it: both could hold the token.
         raise Fatal(f"{where} gave no token: check `sasl.token_url`", reason="kafka_settings")
+    if lifetime_s == 0:  # one that it keeps, in its last moments
+        raise Temporary(f"{where} gave a token that ends at once", reason="token_refused")
     return token, lifetime_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from bridge.kafka.tls import trusting
 from bridge.secret import Secret
+from bridge.tls import trusting
 
 ExtensionName = Annotated[str, Field(pattern="^[A-Za-z]+$")]
 ExtensionValue = Annotated[str, Field(pattern=r"^[\x21-\x7e \t]+$")]
@@ -73,9 +74,13 @@ class OAuth(Credentials):
 
     @model_validator(mode="after")
     def _usable(self) -> OAuth:
-        url = urlsplit(self.token_url)
-        if url.scheme not in {"https", "http"} or not url.hostname:
-            raise ValueError("sasl.token_url must begin with https:// and name a host")
+        try:
+            url = urlsplit(self.token_url)
+            dialled = url.scheme in {"https", "http"} and url.hostname and url.port != 0
+        except ValueError:
+            dialled = False
+        if not dialled or re.search(r"\s", self.token_url):
+            raise ValueError("sasl.token_url must begin with https:// and name a host, and where needed a port")
         if url.username is not None or url.password is not None:
             raise ValueError("sasl.token_url must not hold credentials: they are sasl.client_id and sasl.client_secret")
         if url.scheme == "http" and not self.allow_plaintext:

@@ -1,14 +1,15 @@
-"""One connection before clients are built: the only place that learns why brokers refuse, which clients keep to
-themselves, and how long they let a connection live."""
+"""One connection before clients are built: the only place that learns which broker answers, why others refuse, which
+clients keep to themselves, and how long they let a connection live."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import ssl
+import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import errors as kafka
 from aiokafka.conn import AIOKafkaConnection, collect_hosts
@@ -16,39 +17,73 @@ from aiokafka.protocol.admin import SaslAuthenticateRequest, SaslHandShakeReques
 from aiokafka.protocol.metadata import MetadataRequest
 
 from bridge.errors import BridgeError, Fatal
-from bridge.kafka.failure import translated
+from bridge.kafka.failure import Unproven, translated
 
 Options = Mapping[str, Any]
 
+_NEXT_S = 1.0
+"""How long one address is tried alone, before the next one is tried beside it."""
 _HANDSHAKE_S = 5.0
 _CLOSE_S = 2.0
 _ALERT_S = 1.0
 """How long a silent connection waits to be told what is wrong with it."""
 
 
-async def session_s(options: Options) -> float:
-    """Reach one broker as clients will; for how many seconds it keeps an authenticated connection, or infinity.
+class Entrance(NamedTuple):
+    """The broker that let us in first."""
+
+    server: str
+    """Its address, `host:port`."""
+    ends_s: float
+    """When it ends an authenticated connection made now, on the monotonic clock, or infinity."""
+
+
+async def entrance(options: Options, session_part: float = 1.0) -> Entrance:
+    """Reach one broker as clients will. `session_part` is how much of an authenticated session counts.
 
     `options` are those of an aiokafka client. Raises `Fatal` where one of the brokers finds a setting wrong and no
     other lets us in, else `Temporary`.
     """
+    servers = [(host, port) for host, port, _ in collect_hosts(options["bootstrap_servers"], randomize=False)]
     failures: list[BridgeError] = []
-    for host, port, _ in collect_hosts(options["bootstrap_servers"], randomize=False):
-        try:
-            return await _try(host, port, options)
-        except (OSError, kafka.KafkaError) as error:
-            failures.append(await _explained(error, host, port, options))
+    tries: set[asyncio.Task[Entrance]] = set()
+    try:
+        while servers or tries:
+            if servers:  # the next one is not kept waiting by one that says nothing
+                tries.add(asyncio.create_task(_try(*servers.pop(0), options, session_part)))
+            done, tries = await asyncio.wait(
+                tries, timeout=_NEXT_S if servers else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for each in done:
+                try:
+                    return each.result()
+                except BridgeError as failure:
+                    failures.append(failure)
+    finally:
+        for each in tries:
+            each.cancel()
+        if tries:
+            await asyncio.wait(tries, timeout=_CLOSE_S)
     raise next((failure for failure in failures if isinstance(failure, Fatal)), failures[0])
 
 
-async def _try(host: str, port: int, options: Options) -> float:
-    connection = _Connection(host, port, **{key: value for key, value in options.items() if key != "bootstrap_servers"})
+async def _try(host: str, port: int, options: Options, session_part: float) -> Entrance:
+    known = {key: value for key, value in options.items() if key != "bootstrap_servers"}
+    connection = _Connection(host, port, **known)
+    started_s = time.monotonic()
     try:
-        await connection.connect()
-        await connection.send(MetadataRequest([]))
-        return connection.session_s
+        async with asyncio.timeout(options["request_timeout_ms"] / 1000):
+            await connection.connect()
+            await connection.send(MetadataRequest([]))
+        return Entrance(_address(host, port), started_s + session_part * connection.session_s)
+    except (OSError, kafka.KafkaError) as error:
+        raise await _explained(error, host, port, options) from error
     finally:
         await _closed(connection)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _Connection(AIOKafkaConnection):  # type: ignore[misc] # the library is untyped
@@ -73,9 +108,15 @@ class _Connection(AIOKafkaConnection):  # type: ignore[misc] # the library is un
                 raise kafka.SaslAuthenticationFailed(answer.sasl_auth_bytes.decode(errors="replace"))
         return answer
 
+    async def _do_sasl_handshake(self) -> None:
+        try:
+            await super()._do_sasl_handshake()
+        except (ValueError, KeyError, AssertionError) as error:  # what the library makes of a proof that is none
+            raise Unproven(str(error)) from error
+
 
 async def _explained(error: Exception, host: str, port: int, options: Options) -> BridgeError:
-    brokers, what = f"{host}:{port}", "let this client in"
+    brokers, what = _address(host, port), "let this client in"
     meant = translated(error, brokers, what)
     hung_up = isinstance(error, kafka.KafkaConnectionError | ConnectionError | ssl.SSLError)
     if isinstance(meant, Fatal) or not hung_up or isinstance(error, ConnectionRefusedError):
@@ -92,7 +133,8 @@ async def _explained(error: Exception, host: str, port: int, options: Options) -
 async def _alert(host: str, port: int, context: ssl.SSLContext) -> Exception | None:
     """What the broker says to a connection that says nothing: an answer to data it refuses can get lost behind it."""
     try:
-        reader, writer = await asyncio.open_connection(host, port, ssl=context, ssl_handshake_timeout=_HANDSHAKE_S)
+        async with asyncio.timeout(_HANDSHAKE_S):
+            reader, writer = await asyncio.open_connection(host, port, ssl=context)
         try:
             with suppress(TimeoutError):
                 await asyncio.wait_for(reader.read(1), _ALERT_S)

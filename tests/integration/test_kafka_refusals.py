@@ -116,6 +116,7 @@ async def test_a_topics_own_limit_counts_where_it_is_lower(place: Place, cluster
     )
     batch = [sized(n, 3_000) for n in range(1, 40)] + [sized(40, 30_000)] + [sized(n, 3_000) for n in range(41, 60)]
     async with warm(relay) as writer:
+        assert writer._targets[place.topic].batch_bytes == 20_000  # not found out by refusals
         outcomes = await writer.write(batch)
         assert place.topic in (dead(outcomes, 40).detail or "")
         assert await writer.write([entry(60)]) == []

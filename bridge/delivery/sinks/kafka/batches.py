@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
 
 from bridge.delivery.sinks.kafka.records import Record
+from bridge.journal.store import Entry
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 """Codecs by their number in a batch's attributes."""
@@ -21,23 +23,32 @@ Place = tuple[str, int]
 
 
 class Batch(BatchBuilder):  # type: ignore[misc]
-    """One record batch, and what is in it should the brokers want it smaller."""
+    """One record batch, and what is in it should the brokers refuse it."""
 
     def __init__(self, bytes_max: int, codec: int, *, transactional: bool) -> None:
         super().__init__(bytes_max, codec, is_transactional=transactional)
-        self.records: list[Record] = []
+        self.entries: list[Entry] = []
+        """What its records are about, one by one."""
         self.attempts = 0
         """How often it was put into a request."""
 
     def add(self, item: Record) -> bool:
         """Whether the record was added; an empty batch takes one of any size."""
         # The client's own `append` is this behind checks and serializers, at twice the cost.
-        offset = len(self.records)
+        offset = len(self.entries)
         if self._builder.append(offset, item.timestamp_ms, item.key, item.value, item.headers) is None:
             return False
-        self.records.append(item)
+        self.entries.append(item.entry)
         self._relative_offset = offset + 1
         return True
+
+    def records(self) -> list[Record]:
+        """What was sent, read back: records are not kept beside the batch, which would be dear and rarely of use."""
+        sent = MemoryRecords(bytes(self._buffer)).next_batch()
+        return [
+            Record(one.key, one.value, list(one.headers), one.timestamp, entry)
+            for one, entry in zip(sent, self.entries, strict=True)
+        ]
 
     def _build(self) -> Any:
         self.attempts += 1
@@ -73,8 +84,9 @@ class Batches:
 
     def halves(self, batch: Batch) -> list[Batch]:
         """The same records in two batches."""
-        middle = len(batch.records) // 2
-        return [self._batch(_UNBOUNDED, batch.records[:middle]), self._batch(_UNBOUNDED, batch.records[middle:])]
+        records = batch.records()
+        middle = len(records) // 2
+        return [self._batch(_UNBOUNDED, records[:middle]), self._batch(_UNBOUNDED, records[middle:])]
 
     def _batch(self, bytes_max: int, records: Iterable[Record]) -> Batch:
         batch = Batch(bytes_max, self._codec, transactional=self._transactional)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from bridge.delivery.envelope import DATA_TYPE, STRUCTURED_TYPE, cloudevent_attributes, structured
+from bridge.delivery.envelope import DATA_TYPE, STRUCTURED_TYPE, job_attributes, own_attributes, structured
 from bridge.journal.store import Entry
 
 Mode = Literal["binary", "structured"]
@@ -20,6 +22,8 @@ _BATCH_HEADER_BYTES = 61
 _CONTENT_TYPE = "datacontenttype"
 _DATA_HEADER = ("content-type", DATA_TYPE.encode())
 _STRUCTURED_HEADERS = [("content-type", STRUCTURED_TYPE.encode())]
+
+_OWN_NAMES = {name: "ce_" + name for name in ("id", "type", "recordedtime", "sequence", "time", "traceparent")}
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -49,20 +53,32 @@ def record(entry: Entry, mode: Mode, timestamp: Timestamp = "event") -> Record:
     A trace goes on twice: as the event's own (the Distributed Tracing extension), and as the record's W3C header, which
     is where instrumented consumers look.
     """
+    key, shared = _job(entry.source, entry.subject)
     if mode == "structured":
         value, headers = structured(entry), _STRUCTURED_HEADERS
     else:
-        value, headers = entry.data, attribute_headers(entry)
+        value, headers = entry.data, _with_own(shared, entry)
     if entry.traceparent is not None:
         headers = [*headers, ("traceparent", entry.traceparent.encode())]
-    return Record(entry.job_key.encode(), value, headers, stamp_ms(entry, timestamp), entry)
+    return Record(key, value, headers, stamp_ms(entry, timestamp), entry)
 
 
 def attribute_headers(entry: Entry) -> list[Header]:
     """The headers of binary mode. `datacontenttype` is the record's content-type header, nothing else (3.2.1)."""
-    headers = [("ce_" + name, value.encode()) for name, value in cloudevent_attributes(entry) if name != _CONTENT_TYPE]
-    headers.append(_DATA_HEADER)
-    return headers
+    _, shared = _job(entry.source, entry.subject)
+    return _with_own(shared, entry)
+
+
+@lru_cache(maxsize=16_384)
+def _job(source: str, subject: str) -> tuple[bytes, Sequence[Header]]:
+    """A job's key, and the headers that all its records share."""
+    attributes = job_attributes(source, subject)
+    shared = [("ce_" + name, value.encode()) for name, value in attributes if name != _CONTENT_TYPE]
+    return f"{source}/{subject}".encode(), (*shared, _DATA_HEADER)
+
+
+def _with_own(shared: Sequence[Header], entry: Entry) -> list[Header]:
+    return [*shared, *[(_OWN_NAMES[name], value.encode()) for name, value in own_attributes(entry)]]
 
 
 def stamp_ms(entry: Entry, timestamp: Timestamp) -> int:

@@ -30,8 +30,8 @@ from pydantic import AfterValidator, AnyHttpUrl, BaseModel, ConfigDict, Field, m
 from bridge.delivery.sinks.kafka.records import Mode
 from bridge.delivery.sinks.kafka.subjects import Naming, subject
 from bridge.errors import BridgeError, Fatal, Temporary
-from bridge.kafka.tls import trusting
 from bridge.secret import Secret
+from bridge.tls import trusting
 from bridge.wire import USER_AGENT, excerpt, retry_after_s
 
 _PREFIX = struct.Struct(">bI")

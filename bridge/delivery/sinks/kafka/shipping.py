@@ -71,10 +71,10 @@ async def _ship_place(
         except _REFUSED as error:
             if batch.attempts > 1:  # an earlier attempt, whose answer was lost, may have been written
                 raise Temporary(f"{topic} refused a batch on another attempt", reason="kafka_unavailable") from error
-            _take_back(producer, place, len(batch.records))
+            _take_back(producer, place, batch.record_count())
             if isinstance(error, _TOO_LARGE):
                 shipped.tight.add(topic)
-            if len(batch.records) > 1:
+            if batch.record_count() > 1:
                 waiting.extendleft(reversed(batches.halves(batch)))
             else:
                 shipped.refused.append(_refusal(topic, batch, error))
@@ -87,7 +87,7 @@ def _take_back(producer: AIOKafkaProducer, place: Place, count: int) -> None:
 
 
 def _refusal(topic: str, batch: Batch, error: Exception) -> Refusal:
-    [item] = batch.records
+    [item] = batch.records()
     if isinstance(error, _TOO_LARGE):
         detail = f"record of {item.wire_bytes} bytes is over the max.message.bytes of topic {topic}"
         return Refusal(topic, item, "record_too_large", detail)
