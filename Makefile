@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test bench lint lock docs clean
+.PHONY: setup demo test bench chaos lint lock docs clean
 setup: .venv/.ready
 
 .venv/.ready: requirements.txt pyproject.toml
@@ -22,6 +22,9 @@ test: setup  ## every test; lint and types are `make lint`
 
 bench: setup  ## events a second and CPU an event on Apache Kafka, beside a loop written by hand
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_pipeline.py
+
+chaos: setup  ## bridge and broker killed 50 times over 200,000 events, some ten minutes; CHAOS="--kills 10 --seed 7" etc.
+	@PYTHONPATH=tests $(BIN)/python tests/chaos/chaos.py $(CHAOS)
 
 lint: setup
 	@$(BIN)/ruff format --check .

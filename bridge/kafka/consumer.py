@@ -95,7 +95,11 @@ class Member:
     async def start(self) -> None:
         """Return once partitions are assigned, if only none of them: there may be more members than partitions."""
         async with self._bounded(2 * self._request_s, "join the group"):
-            await self._consumer.start()
+            try:
+                await self._consumer.start()
+            except kafka.UnknownTopicOrPartitionError:
+                await self._check_missing()
+                raise
 
     async def records(self) -> Sequence[Record]:
         """What comes next, those of one partition in order; none after two seconds without any.
@@ -121,6 +125,12 @@ class Member:
     async def close(self) -> None:
         """Leave the group, so that others need not wait for the session's end; within seconds, brokers or not."""
         await close(self._consumer)
+
+    async def _check_missing(self) -> None:
+        # To the client, brokers that do not answer are brokers without the topic.
+        found = await self._consumer._client.fetch_all_metadata()
+        if self._any_place.topic in found.topics(exclude_internal_topics=False):
+            raise kafka.LeaderNotAvailableError
 
     async def _look(self) -> None:
         # The client keeps silent about brokers that are away and topics that are gone: it would wait for ever.

@@ -99,7 +99,8 @@ async def bounded(brokers: str, timeout_s: float, what: str) -> AsyncIterator[No
         raise _unavailable(f"Kafka at {brokers} did not {what} within {timeout_s:g} s") from error
     except _FENCED as error:
         if loop.time() >= deadline:
-            # The whole process stood still, and the broker ended the transaction meanwhile: there is no successor.
+            # The whole process stood still, and the broker ended the transaction meanwhile. Whether there is a
+            # successor, the next session finds out before it starts a producer.
             raise _unavailable(f"Kafka at {brokers} did not {what}: the transaction expired") from error
         raise translated(error, brokers, what) from error
     except (kafka.KafkaError, OSError) as error:

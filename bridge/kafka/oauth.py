@@ -165,7 +165,13 @@ def _refusal(where: str, answer: ClientResponse, body: bytes, settings: OAuth) -
 def _told(body: bytes, settings: OAuth) -> str:
     """What it says, without what it repeats of our credentials; hidden before the end is cut off, maybe amid them."""
     secret = settings.client_secret.get_secret_value()
-    for form in {secret, quote_plus(secret), quote(secret, safe=""), _basic(settings), orjson.dumps(secret)[1:-1].decode()}:
+    for form in {
+        secret,
+        quote_plus(secret),
+        quote(secret, safe=""),
+        _basic(settings),
+        orjson.dumps(secret)[1:-1].decode(),
+    }:
         body = body.replace(form.encode(), b"***")
     return excerpt(body)
 

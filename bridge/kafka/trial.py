@@ -21,7 +21,7 @@ from bridge.kafka.failure import Unproven, translated
 
 Options = Mapping[str, Any]
 
-_NEXT_S = 1.0
+_NEXT_S = 0.5
 """How long one address is tried alone, before the next one is tried beside it."""
 _HANDSHAKE_S = 5.0
 _CLOSE_S = 2.0

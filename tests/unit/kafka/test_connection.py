@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,17 @@ from certificates import Authority, Certificate
 from pydantic import SecretStr, ValidationError
 
 from bridge.delivery.sinks import catalogue
-from bridge.errors import Temporary
+from bridge.errors import Fatal, Temporary
 from bridge.kafka.connection import Connection
-from bridge.kafka.tls import Certificates, Tls
+from bridge.kafka.failure import translated
+from bridge.kafka.link import Link
 from bridge.settings.check import ConfigError, load
+from bridge.tls import Certificates, Tls
 
 USER = {"username": "ann", "password": SecretStr("open-sesame")}
 CLIENT = {"token_url": "https://idp.example/token", "client_id": "ann", "client_secret": SecretStr("open-sesame")}
+
+MISWRITTEN = ["https://[::1/token", "https://idp.example:99999/token", "https://idp.example:x/", "https://a b/token"]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +44,13 @@ def files(own: Certificate) -> dict[str, Any]:
     return {"certificate_file": own.file, "key_file": own.key_file}
 
 
-@pytest.mark.parametrize("servers", ["", "kafka:", "kafka:ninety", ":9092", "a:1,,b:2", "kafka:70000"])
+@pytest.mark.parametrize(
+    "servers",
+    [
+        *("", "kafka:", "kafka:ninety", ":9092", "a:1,,b:2", "kafka:70000"),
+        *("SASL_SSL://kafka:9092", "ann:x@kafka:9092", "a:1 b:2", "kafka..svc:9092"),
+    ],
+)
 def test_an_address_that_cannot_be_dialled_is_refused(servers: str) -> None:
     assert "must be host:port" in mistake(bootstrap_servers=servers)
 
@@ -77,7 +88,9 @@ def test_a_token_endpoint_without_encryption_is_refused_unless_that_is_allowed()
     connection(tls=True, sasl=sasl | {"allow_plaintext": True})
 
 
-@pytest.mark.parametrize("url", ["idp.example/token", "ftp://idp.example", "https://", "https://ann:x@idp.example/t"])
+@pytest.mark.parametrize(
+    "url", ["idp.example/token", "ftp://idp.example", "https://", "https://ann:x@idp.example/t", *MISWRITTEN]
+)
 def test_a_token_endpoint_that_cannot_be_asked_is_refused(url: str) -> None:
     assert "sasl.token_url must" in mistake(tls=True, sasl={"mechanism": "oauthbearer", **CLIENT, "token_url": url})
 
@@ -160,6 +173,44 @@ def test_certificates_behind_a_link_that_is_moved_count_as_renewed(tmp_path: Pat
         new.replace(data)
         renewed.append(used.renewed)
     assert renewed == [False, True, False]
+
+
+def test_files_that_cannot_be_used_are_read_again_once_they_or_their_rights_change(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked before every batch: to read them each time would hold up everything else."""
+    own, other = authority.sign("half"), authority.sign("other-half")
+    used = Certificates(Tls(**files(own)))
+    reads = 0
+    context = Tls.context
+
+    def counted(tls: Tls) -> ssl.SSLContext:
+        nonlocal reads
+        reads += 1
+        return context(tls)
+
+    monkeypatch.setattr(Tls, "context", counted)
+    other.file.replace(own.file)
+    assert [used.renewed for _ in range(3)] == [False] * 3
+    assert reads == 1
+    own.key_file.chmod(0o400)
+    assert not used.renewed
+    assert reads == 2
+    other.key_file.replace(own.key_file)
+    assert used.renewed
+
+
+def test_a_link_does_not_show_what_it_was_made_of() -> None:
+    assert "open-sesame" not in repr(Link({"sasl_plain_password": "open-sesame"}, 0.0, None))
+
+
+def test_a_certificate_whose_time_has_not_come_is_waited_for() -> None:
+    """It was just renewed, and clocks differ."""
+    early = ssl.SSLCertVerificationError(1, "certificate is not yet valid")
+    early.verify_code = 9
+    assert isinstance(translated(early, "kafka:9092", "answer"), Temporary)
+    early.verify_code = 10
+    assert isinstance(translated(early, "kafka:9092", "answer"), Fatal)
 
 
 async def test_files_that_are_being_replaced_are_waited_for(authority: Authority) -> None:

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
 import pytest_asyncio
@@ -23,6 +24,7 @@ from bridge.kafka.oauth import ANSWER_BYTES_MAX, LIFETIME_S, Tokens
 from bridge.kafka.sasl import OAuth
 
 SECRET = "pass/word +"
+BASIC = base64.b64encode(b"a%3Ab:pass%2Fword+%2B").decode()
 
 
 class Endpoint:
@@ -72,7 +74,7 @@ async def test_the_credentials_go_in_the_header_encoded_and_the_rest_in_the_form
     assert await Tokens(endpoint.settings(**more)).fresh() == "token-1"
     [(form, authorization)] = endpoint.asked
     assert form == {"grant_type": "client_credentials", "scope": "kafka write", "audience": "cluster"}
-    assert authorization == "Basic " + base64.b64encode(b"a%3Ab:pass%2Fword+%2B").decode()
+    assert authorization == "Basic " + BASIC
 
 
 async def test_the_credentials_go_in_the_form_where_the_endpoint_wants_them_there(endpoint: Endpoint) -> None:
@@ -92,8 +94,11 @@ async def test_a_token_is_fetched_once_for_all_and_kept_until_shortly_before_its
     assert await tokens.fresh() == "token-2"
 
 
-async def test_a_token_whose_lifetime_is_not_told_is_not_kept_for_long(endpoint: Endpoint) -> None:
-    endpoint.more = {}
+@pytest.mark.parametrize("more", [{}, {"expires_in": None}])
+async def test_a_token_whose_lifetime_is_not_told_is_not_kept_for_long(
+    endpoint: Endpoint, more: dict[str, Any]
+) -> None:
+    endpoint.more = more
     clock = Clock()
     tokens = Tokens(endpoint.settings(), clock)
     await tokens.fresh()
@@ -115,6 +120,54 @@ async def test_an_endpoint_that_is_away_costs_nothing_while_the_old_token_lives(
     with pytest.raises(Temporary) as caught:
         await tokens.fresh()
     assert (caught.value.status, caught.value.after_s) == (503, 7.0)
+
+
+async def test_an_endpoint_that_refuses_is_heard_once_the_old_token_has_ended(endpoint: Endpoint) -> None:
+    """What it says may be its own trouble: a page that is gone while it is deployed."""
+    clock = Clock()
+    tokens = Tokens(endpoint.settings(), clock)
+    await tokens.fresh()
+    endpoint.otherwise = lambda: web.Response(status=404)
+    clock.now_s = tokens.renew_s
+    assert await tokens.fresh() == "token-1"
+    clock.now_s = 1100.0
+    with pytest.raises(Fatal):
+        await tokens.fresh()
+
+
+async def test_a_token_that_the_brokers_refused_is_not_given_again(endpoint: Endpoint) -> None:
+    tokens = Tokens(endpoint.settings())
+    assert await tokens.fresh() == "token-1"
+    assert await tokens.fresh(refused="token-1") == "token-2"
+    assert await tokens.fresh(refused="token-1") == "token-2"  # somebody else was faster
+    endpoint.otherwise = lambda: web.Response(status=503)
+    with pytest.raises(Temporary):
+        await tokens.fresh(refused="token-2")
+
+
+async def test_a_token_in_its_last_moments_is_waited_out(endpoint: Endpoint) -> None:
+    endpoint.more = {"expires_in": 0}
+    with pytest.raises(Temporary):
+        await Tokens(endpoint.settings()).fresh()
+
+
+async def test_an_authority_whose_file_is_being_replaced_is_waited_for(endpoint: Endpoint, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    tokens = Tokens(endpoint.settings(token_ca_file=authority.file))
+    authority.file.unlink()
+    with pytest.raises(Temporary, match=r"sasl\.token_ca_file") as caught:
+        await tokens.fresh()
+    assert caught.value.reason == "tls_files"
+
+
+@pytest.mark.parametrize("shown", [SECRET, quote_plus(SECRET), quote(SECRET, safe=""), BASIC])
+async def test_credentials_that_a_refusal_repeats_are_not_shown_not_even_their_start(
+    endpoint: Endpoint, shown: str
+) -> None:
+    endpoint.otherwise = lambda: web.Response(status=400, text="-" * 195 + shown)
+    with pytest.raises(Fatal) as caught:
+        await Tokens(endpoint.settings()).fresh()
+    assert "-" * 195 + shown[:2] not in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502])
@@ -157,10 +210,13 @@ async def test_a_refusal_is_fatal_and_names_the_setting(
         b"[]",
         b"null",
         b'{"access_token": ""}',
+        b'{"access_token": null}',
         b'{"access_token": "two words"}',
         b'{"access_token": "line\\u0001end"}',
         b'{"access_token": "secret-token", "expires_in": "soon"}',
         b'{"access_token": "secret-token", "expires_in": -1}',
+        b'{"access_token": "secret-token", "expires_in": "inf"}',
+        b'{"access_token": "secret-token", "expires_in": "nan"}',
         b'{"access_token": "secret-token", "expires_in": {}}',
         b'{"access_token": "' + b"x" * ANSWER_BYTES_MAX + b'"}',
     ],

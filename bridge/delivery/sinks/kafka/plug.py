@@ -21,6 +21,7 @@ class KafkaSink:
         self._name = name
         self._settings = settings
         self._memory = Memory(settings.memory_bytes_max)
+        self._ours: dict[int, set[bytes | None]] = {}
 
     @asynccontextmanager
     async def writer(self, partition: int) -> AsyncIterator[KafkaWriter]:
@@ -31,7 +32,8 @@ class KafkaSink:
             if settings.schema_registry is not None:
                 registry = await stack.enter_async_context(Registry(settings.schema_registry, settings.mode))
             key = f"{settings.transactional_id_prefix}-{self._name}-{partition}"
-            writer = KafkaWriter(settings, key, self._memory, registry)
+            ours = self._ours.setdefault(partition, set())
+            writer = KafkaWriter(settings, key, self._memory, registry, ours)
             stack.push_async_callback(writer.close)
             await writer.start()
             yield writer

@@ -49,11 +49,14 @@ def decode(value: bytes, topic: str) -> Mark:
         raise Fatal(f"topic {topic} holds a position that is none of ours: {value[:100]!r}") from error
 
 
-async def last_value(client: Mapping[str, Any], topic: str, partition: int, key: bytes) -> bytes | None:
+async def last_value(
+    client: Mapping[str, Any], topic: str, partition: int, key: bytes, *, patient: bool = True
+) -> bytes | None:
     """The last committed value under the key, None when there is none. Reads the whole partition: keep it small.
 
     Reads up to the high watermark, not to the last stable offset: another producer's open transaction may stand
-    between the two, in front of the record we look for. Such a transaction ends, and the caller has a deadline.
+    between the two, in front of the record we look for. Such a transaction ends, and the caller has a deadline. Who is
+    not `patient` goes by what is before it: the transaction may be our own, which only a new producer would end.
     """
     place = TopicPartition(topic, partition)
     consumer = AIOKafkaConsumer(
@@ -68,6 +71,8 @@ async def last_value(client: Mapping[str, Any], topic: str, partition: int, key:
     try:
         await consumer.start()
         consumer.assign([place])
+        if not patient:
+            end = (await consumer.end_offsets([place]))[place]
         # The position moves over transaction markers and aborted records, which never come out as records.
         while end is None or await consumer.position(place) < end:
             for record in (await consumer.getmany(place, timeout_ms=_FETCH_MS)).get(place, ()):

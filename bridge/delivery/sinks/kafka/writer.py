@@ -35,7 +35,9 @@ _PATIENCE_S = 2.0
 class KafkaWriter:
     """One producer, for one partition of the journal. `key` names it: its transactional id and its position's key."""
 
-    def __init__(self, settings: KafkaSettings, key: str, memory: Memory, registry: Registry | None) -> None:
+    def __init__(
+        self, settings: KafkaSettings, key: str, memory: Memory, registry: Registry | None, ours: set[bytes | None]
+    ) -> None:
         self._settings = settings
         self._key = key.encode()
         self._memory = memory
@@ -45,8 +47,9 @@ class KafkaWriter:
         self._targets: dict[str, Target] = {}
         self._producer: Any = None
         self._in_transaction = False
-        self._held: bytes | None = None
-        """The mark in Kafka, as this writer last read or wrote it."""
+        self._ours = ours
+        """What the mark in Kafka can be while nobody else writes it: as last read, last committed or last tried, by
+        this writer or the one before it in this process. Empty as long as none has read it."""
 
     async def start(self) -> None:
         """Connect, see to the topics that are known by name, and fence every earlier producer of this key."""
@@ -63,10 +66,12 @@ class KafkaWriter:
         if not settings.exactly_once:
             return None
         async with self._bounded("tell the position"):
-            self._held = await self._mark()
+            held = await self._mark()
+            self._ours.clear()
+            self._ours.add(held)
         if settings.recover_from == "journal":
             return None
-        return Mark(0, "") if self._held is None else positions.decode(self._held, settings.positions_topic)
+        return Mark(0, "") if held is None else positions.decode(held, settings.positions_topic)
 
     async def write(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
         """Write the entries and the mark of the last one, in one transaction where the guarantee asks for it.
@@ -103,8 +108,9 @@ class KafkaWriter:
             load.bury(refused)
             value = load.mark(self._key, last)
         self._in_transaction = False
+        self._ours.add(value)
         await self._producer.commit_transaction()
-        self._held = value
+        self._ours.intersection_update({value})
 
     async def _deliver(self, load: Load) -> None:
         while refused := await self._send(load.take()):
@@ -152,32 +158,34 @@ class KafkaWriter:
         self._link = await settings.link()
         self._topics = Topics(self._link.options, settings.create_topics, settings.replication_factor)
         self._targets.clear()
+        await self._topics.require(list(self._own.values()))
+        await self._check_ours()
         self._producer = AIOKafkaProducer(**self._link.options, **settings.producer(self._key.decode()))
         await self._producer.start()
         await self._require([*self._routes.specs, *self._own])
 
     async def _renew(self) -> None:
-        """Put a producer with a new link in the place of the old one.
-
-        It fences whoever else has the key. So a writer that was itself replaced meanwhile must neither go on from
-        where it stood, nor, if possible, end its successor.
-        """
-        await self._check_held()
+        """Put a producer with a new link in the place of the old one, and go on from where that one stood."""
         await close(self._producer, in_transaction=False)
         await self._connect()
-        await self._check_held()
+        await self._check_ours()
 
-    async def _check_held(self) -> None:
-        if self._settings.exactly_once and await self._mark() != self._held:
+    async def _check_ours(self) -> None:
+        """Raise `Fatal` where somebody else has written the mark since this process did.
+
+        Asked before a producer starts, since that fences whoever has the key: a process that stood still for long must
+        not end its successor.
+        """
+        if self._ours and await self._mark(patient=False) not in {None, *self._ours}:
             raise Fatal(
                 f"another producer has written to {self._settings.positions_topic} under {self._key.decode()}: it took "
                 "over `transactional_id_prefix`, so this one stops",
                 reason="fenced",
             )
 
-    async def _mark(self) -> bytes | None:
+    async def _mark(self, *, patient: bool = True) -> bytes | None:
         return await positions.last_value(
-            self._link.options, self._settings.positions_topic, positions.PARTITION, self._key
+            self._link.options, self._settings.positions_topic, positions.PARTITION, self._key, patient=patient
         )
 
     def _bounded(self, what: str) -> AbstractAsyncContextManager[None]:
