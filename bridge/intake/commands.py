@@ -137,9 +137,11 @@ class Commands:
                 group_id=settings.group_id,
                 session_timeout_s=settings.session_timeout_s,
             ) as member:
-                while not member.stale:
+                stale = False
+                while not stale:  # a link may end sooner than it takes to join: each is good for a batch
                     await self._next(member)
                     useful()
+                    stale = member.stale
 
     async def park(self, error: BridgeError) -> None:
         """Nothing to note: what was not committed stays where it is."""

@@ -7,7 +7,7 @@ import asyncio
 import math
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -29,6 +29,9 @@ _ALERT_S = 1.0
 """How long a silent connection waits to be told what is wrong with it."""
 
 
+Address = tuple[str, int]
+
+
 class Entrance(NamedTuple):
     """The broker that let us in first."""
 
@@ -38,27 +41,39 @@ class Entrance(NamedTuple):
     """When it ends an authenticated connection made now, on the monotonic clock, or infinity."""
 
 
+class _Met(NamedTuple):
+    address: Address
+    started_s: float
+    session_s: float
+    advertised: list[Address]
+
+
 async def entrance(options: Options, session_part: float = 1.0) -> Entrance:
     """Reach one broker as clients will. `session_part` is how much of an authenticated session counts.
 
     `options` are those of an aiokafka client. Raises `Fatal` where one of the brokers finds a setting wrong and no
     other lets us in, else `Temporary`.
     """
-    servers = [(host, port) for host, port, _ in collect_hosts(options["bootstrap_servers"], randomize=False)]
+    hosts = collect_hosts(options["bootstrap_servers"], randomize=False)
+    met = await _first([(host, port) for host, port, _ in hosts], options)
+    if met.advertised and met.address not in met.advertised:
+        await _first(met.advertised, options)  # where clients go next, only to wait in silence if they cannot
+    return Entrance(_address(*met.address), met.started_s + session_part * met.session_s)
+
+
+async def _first(addresses: Sequence[Address], options: Options) -> _Met:
+    waiting, tries = list(addresses), set[asyncio.Task[_Met | BridgeError]]()
     failures: list[BridgeError] = []
-    tries: set[asyncio.Task[Entrance]] = set()
     try:
-        while servers or tries:
-            if servers:  # the next one is not kept waiting by one that says nothing
-                tries.add(asyncio.create_task(_try(*servers.pop(0), options, session_part)))
-            done, tries = await asyncio.wait(
-                tries, timeout=_NEXT_S if servers else None, return_when=asyncio.FIRST_COMPLETED
-            )
-            for each in done:
-                try:
-                    return each.result()
-                except BridgeError as failure:
-                    failures.append(failure)
+        while waiting or tries:
+            if waiting:  # not kept waiting by one before it that says nothing
+                tries.add(asyncio.create_task(_try(waiting.pop(0), options)))
+            timeout_s = _NEXT_S if waiting else None
+            done, tries = await asyncio.wait(tries, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            for result in [each.result() for each in done]:
+                if not isinstance(result, BridgeError):
+                    return result
+                failures.append(result)
     finally:
         for each in tries:
             each.cancel()
@@ -67,17 +82,18 @@ async def entrance(options: Options, session_part: float = 1.0) -> Entrance:
     raise next((failure for failure in failures if isinstance(failure, Fatal)), failures[0])
 
 
-async def _try(host: str, port: int, options: Options, session_part: float) -> Entrance:
+async def _try(address: Address, options: Options) -> _Met | BridgeError:
     known = {key: value for key, value in options.items() if key != "bootstrap_servers"}
-    connection = _Connection(host, port, **known)
+    connection = _Connection(*address, **known)
     started_s = time.monotonic()
     try:
         async with asyncio.timeout(options["request_timeout_ms"] / 1000):
             await connection.connect()
-            await connection.send(MetadataRequest([]))
-        return Entrance(_address(host, port), started_s + session_part * connection.session_s)
+            answer = await connection.send(MetadataRequest([]))
+        advertised = [(host, port) for _, host, port, *_ in answer.brokers]
+        return _Met(address, started_s, connection.session_s, advertised)
     except (OSError, kafka.KafkaError) as error:
-        raise await _explained(error, host, port, options) from error
+        return await _explained(error, *address, options)
     finally:
         await _closed(connection)
 

@@ -38,8 +38,8 @@ from bridge.supervision.supervisor import Supervisor, Surroundings
 from bridge.telemetry.metrics import Metrics
 
 SOURCE = "auvy-prod"
-SHORTEST_SESSION_S = 6.0
-"""The least that brokers allow a member of a group as they come."""
+SHORTEST_SESSION_S = 2.0
+"""The least that these brokers allow a member of a group."""
 SECRET = "correct-horse-battery-staple"
 
 
@@ -47,7 +47,8 @@ SECRET = "correct-horse-battery-staple"
 async def kafka(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Broker]:
     rights = ("authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",)
     everybody = "allow.everyone.if.no.acl.found=true"
-    async with apache_kafka(tmp_path_factory.mktemp("kafka"), *rights, everybody) as running:
+    shortest = f"group.min.session.timeout.ms={SHORTEST_SESSION_S * 1000:.0f}"
+    async with apache_kafka(tmp_path_factory.mktemp("kafka"), *rights, everybody, shortest) as running:
         async with admin(running) as asked:
             # Asking makes the topic for offsets, which a fresh broker has not got yet.
             while (await asked._send_request(FindCoordinatorRequest("", 0))).error_code:  # noqa: ASYNC110
@@ -391,22 +392,34 @@ async def test_a_broker_that_stops_and_starts_again_loses_no_command(place: Plac
     assert await job_ids(journal) == {f"job-{n}" for n in range(1, 21)}
 
 
-@pytest.mark.parametrize("away", ["stalled", "cut"])
-async def test_brokers_that_went_away_are_reported(place: Place, journal: SqliteJournal, away: str) -> None:
+async def losing(broker: Broker, journal: SqliteJournal, how: str) -> tuple[str, str]:
+    """What the session says after it had read all there was, and then lost the brokers or the topic."""
+    place = Place(broker)
     await place.create()
     await place.send(follows(1, 10))
-    cable = Cable(place.broker.bootstrap_servers)
+    cable = Cable(broker.bootstrap_servers)
     async with cable.laid():
         settings = place.settings(bootstrap_servers=cable.servers, request_timeout_s=0.2)
         session = asyncio.create_task(place.commands(journal, settings).run(lambda: None))
         await until_committed(place, 10, session)
-        if away == "cut":
-            await cable.cut()
-        else:
-            cable.stall()
-        with pytest.raises(Temporary, match=place.group) as caught:
+        match how:
+            case "cut":
+                await cable.cut()
+            case "stalled":
+                cable.stall()
+            case "deleted":
+                await place.delete()
+        with pytest.raises(Temporary, match=f"{place.topic} as group {place.group}") as caught:
             await session
-        assert caught.value.reason == "kafka_unavailable"
+    return how, caught.value.reason
+
+
+async def test_brokers_or_a_topic_that_went_away_are_not_waited_for_in_silence(
+    kafka: Broker, journal: SqliteJournal
+) -> None:
+    told = await asyncio.gather(*(losing(kafka, journal, how) for how in ("stalled", "cut", "deleted")))
+    away = "kafka_unavailable"
+    assert dict(told) == {"stalled": away, "cut": away, "deleted": "topic_missing"}
 
 
 async def test_an_end_amid_a_silent_broker_takes_seconds(place: Place, journal: SqliteJournal) -> None:
@@ -429,25 +442,28 @@ async def test_an_end_amid_a_silent_broker_takes_seconds(place: Place, journal: 
 
 
 class Wearing(CommandSettings):
-    """The way to a cluster that must be built anew two times."""
+    """A way to the cluster that ends before anybody has joined a group on it."""
 
     async def link(self) -> Link:
-        link = await super().link()
-        LINKS.append(replace(link, ends_s=-math.inf) if len(LINKS) < 2 else link)
+        LINKS.append(replace(await super().link(), ends_s=-math.inf))
         return LINKS[-1]
 
 
 LINKS: list[Link] = []
 
 
-async def test_a_stale_link_is_left_for_a_new_one(place: Place, journal: SqliteJournal) -> None:
+async def test_a_stale_link_is_left_for_a_new_one_but_not_before_it_was_of_use(
+    place: Place, journal: SqliteJournal
+) -> None:
     LINKS.clear()
     await place.create()
     await place.send(follows(1, 10))
     settings = Wearing.model_validate(place.settings().model_dump(exclude_defaults=True))
-    async with running(place.commands(journal, settings)) as tasks:
+    async with running(place.commands(journal, settings)) as tasks, asyncio.timeout(30.0):
         await until_committed(place, 10, *tasks)
-    assert [link.stale for link in LINKS] == [True, True, False]
+        await place.send(follows(11, 20))
+        await until_committed(place, 20, *tasks)
+    assert len(LINKS) > 1
 
 
 async def refusal(place: Place, journal: SqliteJournal, **options: Any) -> Fatal:
@@ -457,10 +473,35 @@ async def refusal(place: Place, journal: SqliteJournal, **options: Any) -> Fatal
 
 
 async def test_a_missing_topic_is_named(place: Place, journal: SqliteJournal) -> None:
-    error = await refusal(place, journal, session_timeout_s=1.0)
+    error = await refusal(place, journal, request_timeout_s=0.5, session_timeout_s=0.5)
     assert error.reason == "topic_missing"
     assert place.topic in str(error)
     assert "`topic`" in str(error)
+
+
+class Deaf(Cable):
+    """A way to a broker that falls silent once it is asked about the topic."""
+
+    topic = b""
+
+    async def _from_client(self, reader: asyncio.StreamReader) -> bytes:
+        frame = await super()._from_client(reader)
+        if self.topic in frame:
+            self.stall()
+        return frame
+
+
+async def test_a_broker_that_says_nothing_about_the_topic_is_no_missing_topic(
+    place: Place, journal: SqliteJournal
+) -> None:
+    await place.create()
+    cable = Deaf(place.broker.bootstrap_servers)
+    cable.topic = place.topic.encode()
+    async with cable.laid():
+        settings = place.settings(bootstrap_servers=cable.servers, request_timeout_s=0.2, session_timeout_s=0.3)
+        with pytest.raises(Temporary) as caught:
+            await place.commands(journal, settings).run(lambda: None)
+    assert caught.value.reason == "kafka_unavailable"
 
 
 async def test_a_session_timeout_that_the_brokers_do_not_allow_is_named(place: Place, journal: SqliteJournal) -> None:
@@ -488,14 +529,3 @@ async def test_a_topic_that_the_user_may_not_read_is_named(place: Place, journal
     assert error.reason == "kafka_denied"
     assert place.topic in str(error)
     assert "`topic`" in str(error)
-
-
-async def test_a_topic_deleted_underneath_is_not_waited_for_in_silence(place: Place, journal: SqliteJournal) -> None:
-    await place.create()
-    await place.send(follows(1, 10))
-    session = asyncio.create_task(place.commands(journal).run(lambda: None))
-    await until_committed(place, 10, session)
-    await place.delete()
-    with pytest.raises(Temporary, match=place.topic) as caught:
-        await session
-    assert caught.value.reason == "topic_missing"

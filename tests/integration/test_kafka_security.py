@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from acls import WRITE, deny
 from aiokafka import AIOKafkaProducer
 from aiokafka.conn import CloseReason
 from apache_kafka import free_ports
+from cable import Cable, Line
 from certificates import Authority, Certificate
 from pydantic import SecretStr
 from relaying import Place, entries, ids
@@ -127,6 +129,31 @@ async def test_a_token_that_the_brokers_refuse_is_fatal_and_not_shown(
     assert endpoint.given[0] not in str(error)
 
 
+async def test_a_token_that_went_bad_before_its_time_is_replaced(secured: Secured, endpoint: TokenEndpoint) -> None:
+    """Withdrawn, or the machine slept: a monotonic clock does not count that."""
+    connection = Connection.model_validate(way(secured, "clear", sasl=client(endpoint)))
+    assert connection._tokens is not None
+    endpoint.age_s = 2 * endpoint.lifetime_s
+    await connection._tokens.fresh()
+    endpoint.age_s = 0.0
+    await connection.link()
+    assert len(endpoint.given) == 2
+
+
+class Impostor(Line):
+    """Lets everything through but a broker's proof that it knows the password."""
+
+    async def _from_server(self, reader: asyncio.StreamReader) -> bytes:
+        return re.sub(rb"v=.{8}", b"v=AAAAAAAA", await super()._from_server(reader))
+
+
+async def test_a_broker_that_does_not_know_the_password_itself_is_fatal(secured: Secured, place: Place) -> None:
+    line = Impostor(secured.at("clear"))
+    async with line.laid():
+        error = await refused(place, bootstrap_servers=line.address, sasl=user("scram-sha-256"))
+    assert (error.reason, "`bootstrap_servers`" in str(error)) == ("kafka_denied", True)
+
+
 async def test_a_mechanism_that_is_not_offered_is_fatal_and_named(secured: Secured, place: Place) -> None:
     error = await refused(place, **way(secured, "brief", sasl=user("plain")))
     assert "`sasl.mechanism`" in str(error)
@@ -222,10 +249,29 @@ async def test_brokers_that_are_away_are_waited_for(secured: Secured, place: Pla
 
 
 async def test_one_address_out_of_several_that_lets_us_in_is_enough(secured: Secured, place: Place) -> None:
-    servers = f"127.0.0.1:{free_ports(1)[0]},{secured.at('secret')},{secured.at('clear')}"
-    async with place.sink(bootstrap_servers=servers, sasl=user("scram-sha-256")).writer(0) as writer:
-        await writer.write(entries(1, 5))
+    patience_s = 60.0
+    silent = Line(secured.at("clear"))
+    async with silent.laid(), asyncio.timeout(patience_s / 3):
+        silent.stall()
+        servers = f"{silent.address},127.0.0.1:{free_ports(1)[0]},{secured.at('secret')},{secured.at('clear')}"
+        options: dict[str, Any] = {
+            "bootstrap_servers": servers,
+            "request_timeout_s": patience_s,
+            "sasl": user("scram-sha-256"),
+        }
+        async with place.sink(**options).writer(0) as writer:
+            await writer.write(entries(1, 5))
     assert sorted(await place.ids()) == ids(1, 5)
+
+
+async def test_brokers_that_give_an_address_where_nobody_is_are_reported_with_that_address(place: Place) -> None:
+    cable, nobody = Cable(place.broker.bootstrap_servers), free_ports(1)[0]
+    cable._ours = b"127.0.0.1" + nobody.to_bytes(4)
+    async with cable.laid():
+        with pytest.raises(Temporary, match=f"127.0.0.1:{nobody}") as caught:
+            async with place.sink(bootstrap_servers=cable.servers).writer(0):
+                pytest.fail("there is no way to any broker")
+    assert caught.value.reason == "kafka_unavailable"
 
 
 async def test_a_renewed_certificate_is_used_by_the_writer_that_is_open(secured: Secured, place: Place) -> None:
@@ -247,49 +293,48 @@ async def test_a_renewed_certificate_is_used_by_the_writer_that_is_open(secured:
     assert sorted(await place.ids()) == sorted(ids(1, 15))
 
 
-def broken(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What the library noted about connections that the other side closed."""
-    return [
-        line
-        for line in caplog.messages
-        if line.startswith("Closing") and f"({CloseReason.CONNECTION_BROKEN:d}," in line
-    ]
-
-
-@pytest.mark.parametrize("ends", ["token", "session"])
-async def test_a_writer_moves_to_new_connections_before_the_brokers_end_the_old_ones(
-    secured: Secured, place: Place, endpoint: TokenEndpoint, caplog: pytest.LogCaptureFixture, ends: str
-) -> None:
-    endpoint.lifetime_s = SESSION_S if ends == "token" else 3600.0
-    options = way(secured, "clear" if ends == "token" else "brief", sasl=client(endpoint))
-    link = await Connection.model_validate(options).link()
-    stale = [link.stale]
-    caplog.set_level(logging.DEBUG, "aiokafka.conn")
+async def write_for(place: Place, duration_s: float, **options: Any) -> None:
+    """Write all the time, with a writer that has to move meanwhile."""
     async with place.sink(**options).writer(0) as writer:
-        first, written, until_s = writer._producer, 0, time.monotonic() + 1.35 * SESSION_S
+        first, written, until_s = writer._producer, 0, time.monotonic() + duration_s
         while time.monotonic() < until_s:
             await writer.write(entries(written + 1, written + 10))
             written += 10
             await asyncio.sleep(0.1)
         assert writer._producer is not first
-    assert [*stale, link.stale] == [False, True]
-    assert broken(caplog) == []
     assert sorted(await place.ids()) == sorted(ids(1, written))
 
 
-async def test_brokers_do_end_connections_that_stay(
-    secured: Secured, place: Place, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Why there are links at all: what the test before this one would see if writers did not move."""
-    connection = Connection.model_validate(way(secured, "brief", sasl=user("scram-sha-256")))
-    caplog.set_level(logging.DEBUG, "aiokafka.conn")
-    link = await connection.link()
+async def stay_for(duration_s: float, **options: Any) -> None:
+    """What writers would do if they did not move: why there are links at all."""
+    link = await Connection.model_validate(options).link()
     producer = AIOKafkaProducer(**link.options)
     await producer.start()
     try:
         await producer.client.force_metadata_update()
-        await asyncio.sleep(SESSION_S * 1.2)
+        await asyncio.sleep(duration_s)
+        assert link.stale
         await producer.client.force_metadata_update()
     finally:
         await producer.stop()
-    assert broken(caplog) != []
+
+
+def broken(caplog: pytest.LogCaptureFixture) -> set[str]:
+    """Addresses of the connections that the library noted as closed by the other side."""
+    noted = rf"Closing connection at (\S+) \({CloseReason.CONNECTION_BROKEN:d},"
+    return {found[1] for line in caplog.messages if (found := re.match(noted, line))}
+
+
+async def test_writers_move_to_new_connections_before_the_brokers_end_the_old_ones(
+    secured: Secured, endpoint: TokenEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint.lifetime_s = SESSION_S
+    by_token = way(secured, "clear", sasl=client(endpoint))
+    by_session = way(secured, "brief", sasl=user("scram-sha-256"))
+    caplog.set_level(logging.DEBUG, "aiokafka.conn")
+    cable = Cable(secured.at("brief"))
+    async with cable.laid(), asyncio.TaskGroup() as together:
+        for options in (by_token, by_session):
+            together.create_task(write_for(Place(secured.broker), 1.35 * SESSION_S, **options))
+        together.create_task(stay_for(1.2 * SESSION_S, **by_session | {"bootstrap_servers": cable.servers}))
+    assert broken(caplog) == {cable.servers}
