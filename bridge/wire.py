@@ -9,6 +9,10 @@ from bridge import __version__
 
 USER_AGENT = f"jobbridge/{__version__}"
 
+READ_BYTES = 64 << 10
+"""What is taken off a socket and not asked for yet, about twice over, before its sender has to wait. Thousands of
+streams may stand still at once while the journal does."""
+
 
 def media_type(content_type: str) -> str:
     """The bare media type of a Content-Type value, lower case: `Text/Event-Stream; charset=x` is an event stream."""

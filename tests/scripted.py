@@ -19,6 +19,9 @@ KEY = JobKey("src", "job")
 HANG = object()
 """In a script of frames: stay silent for ever."""
 
+OURS = object()
+"""In a script of frames: those behind it have arrived, and we do not get round to them for a long time."""
+
 NEVER = 1e6
 """As an interval between looks: one look when the stream opens, and no second one."""
 
@@ -102,9 +105,15 @@ class ScriptedStream:
 
     def __init__(self, script: Sequence[Any]) -> None:
         self._script = script
+        self.unread = False
 
     async def __aiter__(self) -> AsyncIterator[list[Frame]]:
         for step in self._script:
+            self.unread = step is OURS
+            if step is OURS:
+                for _ in range(200):
+                    await asyncio.sleep(0)
+                continue
             if step is HANG:
                 await asyncio.Event().wait()
             if isinstance(step, BridgeError):

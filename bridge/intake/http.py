@@ -17,7 +17,7 @@ from bridge.errors import Rejected, Temporary
 from bridge.intake.budget import Budget
 from bridge.intake.decoding import decoded
 from bridge.intake.provider import Answer, Refusal, Request, common_refusal
-from bridge.wire import USER_AGENT, excerpt
+from bridge.wire import READ_BYTES, USER_AGENT, excerpt
 
 _REFUSAL_BYTES_MAX = 64 << 10
 _UNSENDABLE = (ValueError, aiohttp.NonHttpUrlClientError)
@@ -33,6 +33,7 @@ async def open_session() -> AsyncIterator[aiohttp.ClientSession]:
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": USER_AGENT},
+        read_bufsize=READ_BYTES,
     ) as session:
         yield session
 

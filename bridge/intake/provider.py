@@ -110,6 +110,9 @@ class Http(Protocol):
 class OpenStream(Protocol):
     """One open event stream."""
 
+    unread: bool
+    """Whether something has arrived that still waits for its turn to be read: the silence is ours, not the server's."""
+
     @property
     def retry_s(self) -> float | None:
         """The reconnection time the server last asked for with a `retry:` field, in seconds."""

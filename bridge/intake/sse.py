@@ -21,14 +21,13 @@ from bridge.intake.budget import Budget
 from bridge.intake.decoder import Decoder
 from bridge.intake.provider import Answer, Frame, Refusal, Request
 from bridge.intake.turns import Turns
-from bridge.wire import USER_AGENT, media_type
+from bridge.wire import READ_BYTES, USER_AGENT, media_type
 
 __all__ = ["Client", "Decoder", "EventStream", "EventStreams", "Frame", "open_client"]
 
 Client = httpx.AsyncClient  # for those who hand it on without knowing httpx
 
 _REFUSAL_BYTES_MAX = 64 << 10
-_CHUNK_BYTES_MAX = 256 << 10
 _ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
 
 
@@ -48,6 +47,7 @@ class EventStream:
         self._decoder = decoder
         self._idle_timeout_s = idle_timeout_s
         self._on_bytes = on_bytes
+        self.unread = False
 
     @property
     def retry_s(self) -> float | None:
@@ -68,17 +68,19 @@ class EventStream:
         except (OSError, httpx.HTTPError, aiohttp.ClientError) as error:
             raise Temporary(f"stream cut: {type(error).__name__}: {error}", reason="cut") from error
         self._on_bytes()
+        self.unread = True
         await self._turns.take(len(chunk))
+        self.unread = False
         return self._decoder.feed(chunk)
 
 
 class _Transport(AiohttpTransport):
-    """Gives all that has arrived at once, where 16 KiB would make as many journal transactions out of it."""
+    """Gives what has arrived in larger chunks than 16 KiB: each becomes a journal transaction."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await super().handle_async_request(request)
         if isinstance(response.stream, AiohttpResponseStream):
-            response.stream.CHUNK_SIZE = _CHUNK_BYTES_MAX
+            response.stream.CHUNK_SIZE = READ_BYTES
         return response
 
 

@@ -127,7 +127,7 @@ class Subscription:
             async with self._source.streams.open(request, self._source.provider.refusal) as stream:
                 await self._begin()
                 self._caught_up.clear()
-                await _first(self._listen(stream), self._look_beside())
+                await _first(self._listen(stream), self._look_beside(stream))
         except Reopen:
             if self._around.clock() - opened_s < _WORTHWHILE_S:
                 raise Temporary("the server wants the stream reopened, again and again", reason="reopen") from None
@@ -168,7 +168,7 @@ class Subscription:
             raise Temporary("the stream ended before the job did", reason="eof")
         await self._end_unseen(seen)
 
-    async def _look_beside(self) -> None:
+    async def _look_beside(self, stream: OpenStream) -> None:
         """Look at the status endpoint beside the stream: some states are told nowhere else.
 
         Not before the log was read: a state of now must not come in front of what led to it. Returns when the job is
@@ -179,7 +179,7 @@ class Subscription:
             while True:
                 seen = await self._look_softly()
                 if seen is not None and is_end(seen):
-                    await self._quiet()
+                    await self._quiet(stream)
                     await self._end_unseen(seen)
                     return
                 if seen is not None:
@@ -232,11 +232,11 @@ class Subscription:
         except Temporary:
             return None
 
-    async def _quiet(self) -> None:
-        """Wait until the stream has been silent for the set time."""
+    async def _quiet(self, stream: OpenStream) -> None:
+        """Wait until the stream has been silent for the set time, and we have read what it said before."""
         quiet_s = self._source.settings.end_quiet_s
-        while (left_s := self._last_news_s + quiet_s - self._around.clock()) > 0:
-            await self._around.sleep(min(left_s, quiet_s))
+        while (left_s := self._last_news_s + quiet_s - self._around.clock()) > 0 or stream.unread:
+            await self._around.sleep(min(left_s, quiet_s) if left_s > 0 else quiet_s)
 
     # -- what the provider refuses or fails to show
 

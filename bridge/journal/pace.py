@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 _LOOK_S = 0.25
 """A relay's speed is that of the last window of so long. Without a step for two of them it stands."""
@@ -27,6 +29,8 @@ class Pace:
         self._window_s, self._window_began = self._loop.time(), end
         self._quick = True  # until the relays have had a chance to begin
         self._held: deque[tuple[asyncio.Future[None], int]] = deque()
+        self._under_way = 0
+        self._looking = False
 
     def grown(self, end: int) -> None:
         """The partition now ends there."""
@@ -41,26 +45,37 @@ class Pace:
             self._window_s, self._window_began = now_s, self._reached
         self._release()
 
-    async def wait(self, count: int) -> None:
-        """Wait for the turn of an append of `count` events."""
-        if not self._held and (self._room() > 0 or not self._worthwhile()):
-            return
+    @asynccontextmanager
+    async def turn(self, count: int) -> AsyncIterator[None]:
+        """Wait for the turn of an append of `count` events, which then goes on inside."""
         turn: asyncio.Future[None] = self._loop.create_future()
         self._held.append((turn, count))
-        while not turn.done():
-            await asyncio.wait({turn}, timeout=_LOOK_S)
-            self._release()
+        self._release()
+        try:
+            await turn
+            yield
+        finally:
+            if turn.done() and not turn.cancelled():
+                self._under_way -= count
+                self._release()
 
     def _release(self) -> None:
-        room = self._room()
-        while self._held and (room > 0 or not self._worthwhile()):
+        while self._held and (self._room() > 0 or not self._worthwhile()):
             turn, count = self._held.popleft()
-            if not turn.done():
+            if not turn.done():  # given up meanwhile
                 turn.set_result(None)
-                room -= count
+                self._under_way += count
+        if self._held and not self._looking:
+            self._looking = True
+            self._loop.call_later(_LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """A relay that stands calls nobody: somebody has to notice."""
+        self._looking = False
+        self._release()
 
     def _room(self) -> int:
-        return self._lead_max - (self._end - self._reached)
+        return self._lead_max - (self._end + self._under_way - self._reached)
 
     def _worthwhile(self) -> bool:
         """Whether waiting will help: a relay is quick, at work, and not too far behind."""

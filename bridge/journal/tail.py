@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from bridge.journal.store import Entry
 
+_ENTRY_BYTES = 512
+"""What an entry takes in memory besides its data: small events are mostly that."""
 _SPARE = 2
 """Trimmed only once it is over its limit by this factor, so that each entry is moved a bounded number of times."""
 
@@ -14,7 +16,7 @@ class Tail:
     """The end of one partition, without gaps: positions rise by one, up to the last one committed."""
 
     def __init__(self, bytes_max: int) -> None:
-        """`bytes_max` bounds the data kept, which is in memory only while it is the newest."""
+        """`bytes_max` bounds the memory that the entries take."""
         self._bytes_max = bytes_max
         self._bytes = 0
         self._entries: list[Entry] = []
@@ -24,7 +26,7 @@ class Tail:
         if not entries:
             return
         self._entries += entries
-        self._bytes += sum([len(entry.data) for entry in entries])
+        self._bytes += sum([_ENTRY_BYTES + len(entry.data) for entry in entries])
         if self._bytes > self._bytes_max * _SPARE:
             self._trim()
 
@@ -50,6 +52,6 @@ class Tail:
     def _trim(self) -> None:
         gone = 0
         while self._bytes > self._bytes_max:
-            self._bytes -= len(self._entries[gone].data)
+            self._bytes -= _ENTRY_BYTES + len(self._entries[gone].data)
             gone += 1
         del self._entries[:gone]

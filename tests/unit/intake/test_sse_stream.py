@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from itertools import groupby
 
 import httpx
 import pytest
@@ -19,6 +21,8 @@ from bridge.intake.budget import Budget
 from bridge.intake.http import open_session
 from bridge.intake.provider import Answer, OpenStream, Request, Streams, common_refusal
 from bridge.intake.sse import EventStreams, Frame, open_client
+from bridge.intake.turns import Turns
+from bridge.wire import READ_BYTES
 
 streaming = partial(serving, path="/stream")
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -106,6 +110,53 @@ async def test_frames_ids_and_retry_come_through(client: httpx.AsyncClient) -> N
             Frame("e", b"b", "1"),
         ]
         assert stream.retry_s == 2.5
+
+
+async def test_what_has_arrived_and_waits_for_its_turn_is_known_to_be_unread(client: httpx.AsyncClient) -> None:
+    turns = Turns(1)
+    async with (
+        streaming(fixed()) as url,
+        EventStreams(client, budget(), turns=turns).open(Request(url), common_refusal) as stream,
+    ):
+        crowd = [asyncio.create_task(turns.take(1)) for _ in range(100)]
+        reading = asyncio.create_task(collect(stream))
+        known = [stream.unread]
+        while not reading.done():
+            crowd.append(asyncio.create_task(turns.take(1)))
+            await asyncio.sleep(0)
+            known.append(stream.unread)
+        assert await reading == [Frame("message", b"a", "")]
+        assert [now for now, _ in groupby(known)] == [False, True, False]
+        await asyncio.gather(*crowd)
+
+
+async def test_streams_that_nobody_reads_on_take_a_bounded_share_of_memory(client: httpx.AsyncClient) -> None:
+    """The journal is full: every stream holds what it read last and what arrived since."""
+    sent = 0
+    part = b"data: %b\n\n" % (b"x" * 1015) * 16
+
+    async def reply(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        response = await event_stream(request)
+        while True:
+            await response.write(part)
+            sent += len(part)
+
+    async with streaming(reply) as url, AsyncExitStack() as stack:
+        streams, held = EventStreams(client, budget()), []
+        tracemalloc.start()
+        stack.callback(tracemalloc.stop)
+        for _ in range(10):
+            stream = await stack.enter_async_context(streams.open(Request(url), common_refusal))
+            held.append(await anext(aiter(stream)))
+        before = -1
+        while before < sent:  # until all have to wait
+            before = sent
+            await asyncio.sleep(0.1)
+        bytes_held, _ = tracemalloc.get_traced_memory()
+        assert bytes_held / len(held) < 700 << 10
+        for frames in held:
+            assert sum(len(frame.data) for frame in frames) <= READ_BYTES
 
 
 async def test_the_request_is_what_an_event_source_sends(client: httpx.AsyncClient) -> None:

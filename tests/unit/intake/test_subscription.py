@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
-from scripted import DONE, HANG, KEY, NEVER, RUNNING, Following, Look, Numbers, ScriptedStream, ScriptedStreams
+from scripted import DONE, HANG, KEY, NEVER, OURS, RUNNING, Following, Look, Numbers, ScriptedStream, ScriptedStreams
 
 from bridge.errors import Fatal, Rejected, Temporary
 from bridge.event import Cursor, EventType, JobStatus
@@ -126,6 +126,13 @@ async def test_an_end_that_the_stream_never_shows_is_at_last_believed_with_a_gap
         "watch.gap watch.2",
         "job.completed status.1",
     ]
+
+
+async def test_frames_that_wait_for_us_are_no_silence(follow: Follow) -> None:
+    """The bridge is overloaded: in every connection the frames wait for longer than a quiet stream is believed."""
+    job = follow([DONE], [OURS, [(1, "a"), (2, "e")]])
+    assert await job.run() == []
+    assert await job.told() == ["watch.started watch.1", "job.output 1", "job.completed 2"]
 
 
 async def test_a_job_without_any_frames_ends_by_its_status_alone(follow: Follow) -> None:

@@ -1,12 +1,18 @@
-"""Intake held back for a relay that is near and at work, and for no other. Time is virtual."""
+"""Intake held back for a relay that is near and at work, and for no other."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import virtual_time
 
+from bridge.event import EventType, JobEvent, JobKey
 from bridge.journal.pace import Pace
+from bridge.journal.store import SubscriptionState
+from bridge.journal.stores.sqlite import open_journal
 
 
 class Run:
@@ -18,10 +24,11 @@ class Run:
         self.order: list[str] = []
 
     async def append(self, name: str, count: int) -> None:
-        await self.pace.wait(count)
-        self.end += count
-        self.pace.grown(self.end)
-        self.order.append(name)
+        async with self.pace.turn(count):
+            self.order.append(name)
+            await asyncio.sleep(0)  # the journal's transaction
+            self.end += count
+            self.pace.grown(self.end)
 
     async def relay(self, step: int, every_s: float, until: int) -> None:
         """A relay that gets `step` entries further each time."""
@@ -100,14 +107,59 @@ def test_a_relay_that_has_far_to_catch_up_holds_nobody() -> None:
 
 
 def test_an_append_that_is_given_up_leaves_its_turn_to_the_next() -> None:
-    async def main() -> list[str]:
+    async def main() -> tuple[list[str], float]:
         run = Run()
         await run.append("first", 150)
         doomed, patient = (asyncio.create_task(run.append(name, 100)) for name in ("doomed", "patient"))
         await asyncio.sleep(0)
         doomed.cancel()
+        await asyncio.wait({doomed})
         run.pace.pulled(150)
         await patient
-        return run.order
+        return run.order, asyncio.get_running_loop().time()
 
-    assert virtual_time.run(main()) == ["first", "patient"]
+    assert virtual_time.run(main()) == (["first", "patient"], 0)
+
+
+def test_thousands_that_wait_are_not_looked_after_one_by_one() -> None:
+    async def main() -> int:
+        run = Run()
+        await run.append("first", 150)
+        loop = asyncio.get_running_loop()
+        timers = 0
+        call_at = loop.call_at
+
+        def counting(*args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+            nonlocal timers
+            timers += 1
+            return call_at(*args, **kwargs)
+
+        loop.call_at = counting  # type: ignore[method-assign, assignment]
+        await asyncio.gather(*(run.append("a", 1) for _ in range(2000)))
+        return timers
+
+    assert virtual_time.run(main()) < 10
+
+
+async def test_an_append_that_was_held_still_heeds_the_high_water_mark() -> None:
+    turn = asyncio.Event()
+
+    @asynccontextmanager
+    async def held_back(count: int) -> AsyncIterator[None]:
+        await turn.wait()
+        yield
+
+    key = JobKey("auvy", "job-1")
+    async with open_journal(":memory:", high_water_bytes=4 << 20) as journal:
+        ((job, _),) = await journal.follow([key], "config")
+        journal._paces[0].turn = held_back  # type: ignore[method-assign]
+        event = JobEvent("event-1", "auvy", "job-1", EventType.OUTPUT, b"{}")
+        held = asyncio.create_task(journal.append(job, [event], None))
+        await asyncio.sleep(0)
+        await journal.steer(key, SubscriptionState.PAUSED, "x" * (6 << 20))
+        turn.set()
+        await asyncio.sleep(0)
+        await journal.steer(key, SubscriptionState.PAUSED, "y" * (6 << 20))  # behind the append, had it gone on
+        assert not held.done()
+        await journal.steer(key, SubscriptionState.ACTIVE)
+        assert await held == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 from bridge.event import EventType, JobEvent, JobKey
@@ -37,15 +38,27 @@ def test_it_keeps_to_the_limits_and_gives_one_at_least() -> None:
 
 
 def test_it_forgets_the_oldest_within_its_bound_and_all_when_told() -> None:
-    tail = Tail(50)
+    tail = Tail(50_000)
     for position in range(1, 100):
-        tail.extend([entry(position)])
+        tail.extend([entry(position, bytes(9_000))])
     assert positions(tail, 1) is None
-    held = positions(tail, 95)
-    assert held == [96, 97, 98, 99]
-    assert len(positions(tail, 98 - 9) or ()) in {0, 10}  # never more than twice its bound
+    assert positions(tail, 95) == [96, 97, 98, 99]
+    assert positions(tail, 98 - 10) is None  # never more than twice its bound
     tail.clear()
     assert positions(tail, 98) is None
+
+
+def test_an_entry_takes_memory_besides_its_data() -> None:
+    tail = Tail(1 << 20)
+    tracemalloc.start()
+    try:
+        for start in range(1, 50_000, 100):
+            tail.extend([entry(position, b"%030d" % position) for position in range(start, start + 100)])
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 2 << 20
+    assert positions(tail, 49_500)
 
 
 async def test_the_tail_and_the_file_tell_the_same(tmp_path: Path) -> None:
