@@ -13,6 +13,7 @@ from aiohttp import web
 
 from bridge.control.view import Crew
 from bridge.event import JobKey
+from bridge.journal.outcomes import Attempt, Delivery
 from bridge.journal.store import JournalHealth, SubscriptionRecord
 from bridge.supervision.supervisor import SessionState, SessionStatus
 
@@ -89,6 +90,47 @@ def backlog(sink: str, health: JournalHealth) -> Shape:
     }
 
 
+def event(told: Delivery) -> Shape:
+    """Which event a delivery is about; `id` is that of the delivery, `event_id` the event's own."""
+    return {
+        "id": str(told.place),
+        "event_id": told.event_id,
+        "type": told.type,
+        "source": told.source,
+        "job_id": told.job_id,
+        "sequence": told.sequence,
+        "recorded": _moment(told.recorded_ms / 1000),
+    }
+
+
+def outcome(told: Delivery) -> Shape:
+    """What became of an event at one sink. `since` is null where nothing more is known than that it was settled."""
+    return {
+        "state": told.state,
+        "since": _moment_or_none(told.since_ms),
+        "attempts": told.attempts,
+        "first_attempt": _moment_or_none(told.first_ms),
+        "next_attempt": _moment_or_none(told.due_ms),
+        "status": told.status,
+        "detail": told.detail,
+        "redriven": told.redriven,
+    }
+
+
+def attempt(tried: Attempt) -> Shape:
+    """One attempt; `reason` is null where it was delivered."""
+    return {
+        "number": tried.number,
+        "at": _moment(tried.at_ms / 1000),
+        "duration_s": tried.duration_ms / 1000,
+        "status": tried.status,
+        "reason": tried.reason,
+        "address": tried.address,
+        "answer": tried.answer,
+        "detail": tried.detail,
+    }
+
+
 def _session(status: SessionStatus) -> Shape:
     return {
         "state": status.state,
@@ -112,3 +154,7 @@ def _job(memory: bytes) -> Shape | None:
 def _moment(unix_s: float) -> str:
     """RFC 3339 in UTC, to the millisecond."""
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _moment_or_none(unix_ms: int) -> str | None:
+    return _moment(unix_ms / 1000) if unix_ms else None

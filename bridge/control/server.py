@@ -14,22 +14,22 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 from structlog.typing import FilteringBoundLogger
 
-from bridge.control import groups, health, jobs, subscriptions
+from bridge.control import deliveries, groups, health, jobs, subscriptions, webhook_keys
 from bridge.control.problem import BODY_BYTES_MAX, Problem, problems, unavailable
 from bridge.control.view import VIEW, View
 from bridge.errors import Fatal
 
 
 def application(view: View) -> web.Application:
-    """Probes and metrics for everybody, `/v1` for who has the token.
+    """Probes, metrics and public keys for everybody, `/v1` for who has the token.
 
     `/v1` is an application of its own, so that no route under it, known or unknown, can be reached past its gate.
     """
     v1 = web.Application(middlewares=[_gate, _deadline])
-    v1.add_routes([*subscriptions.ROUTES, *jobs.ROUTES, *groups.ROUTES])
+    v1.add_routes([*subscriptions.ROUTES, *jobs.ROUTES, *deliveries.ROUTES, *groups.ROUTES])
     app = web.Application(middlewares=[problems], client_max_size=BODY_BYTES_MAX)
     app[VIEW] = view
-    app.add_routes(health.ROUTES)
+    app.add_routes([*health.ROUTES, *webhook_keys.ROUTES])
     app.add_subapp("/v1", v1)
     return app
 

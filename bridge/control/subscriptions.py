@@ -6,24 +6,18 @@ segment: `/v1/subscriptions/auvy/a%2Fpause` is the job `a/pause`, `/v1/subscript
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Annotated
 
 from aiohttp import web
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from bridge.control import answers
 from bridge.control.answers import Shape, answer
-from bridge.control.problem import Problem, invalid_body, invalid_query, read_json
+from bridge.control.asked import Digits, read_body, read_query
+from bridge.control.problem import Problem
 from bridge.control.view import VIEW
 from bridge.event import JobKey, addressable
 from bridge.journal.store import SubscriptionRecord, SubscriptionState
-
-
-def _digits(value: str) -> str:
-    if not (value.isascii() and value.isdigit() and len(value) <= 18):
-        raise ValueError("must be a number in decimal digits")
-    return value
 
 
 class Follow(BaseModel):
@@ -42,13 +36,13 @@ class Page(BaseModel):
 
     source: str | None = None
     state: SubscriptionState | None = None
-    limit: Annotated[int, BeforeValidator(_digits)] = Field(100, ge=1, le=1000)
-    after: Annotated[int, BeforeValidator(_digits)] = 0
+    limit: Digits = Field(100, ge=1, le=1000)
+    after: Digits = 0
 
 
 async def listing(request: web.Request) -> web.Response:
     """One page, oldest first. Removed ones are listed only when asked for, so a page can hold less than its limit."""
-    page = _page(request)
+    page = read_query(request, Page)
     view = request.config_dict[VIEW]
     records = await view.journal.subscriptions(
         after_id=page.after, limit=page.limit, source=page.source, state=page.state
@@ -65,7 +59,7 @@ async def listing(request: web.Request) -> web.Response:
 
 async def follow(request: web.Request) -> web.Response:
     """Follow a job: 201 when that is new, 200 when it was followed already."""
-    wanted = await _wanted(request)
+    wanted = await read_body(request, Follow)
     view = request.config_dict[VIEW]
     if wanted.source not in view.sources:
         fault = {"detail": f"known sources: {', '.join(sorted(view.sources)) or 'none'}", "pointer": "#/source"}
@@ -148,20 +142,3 @@ def _shown(request: web.Request, record: SubscriptionRecord) -> Shape:
     name = str(record.key)
     states = request.config_dict[VIEW].crew.states()
     return answers.subscription(record, next((session for session in states if session.name == name), None))
-
-
-def _page(request: web.Request) -> Page:
-    repeated = [name for name, count in Counter(name for name, _ in request.query.items()).items() if count > 1]
-    if repeated:
-        raise invalid_query((name, "given more than once") for name in repeated)
-    try:
-        return Page.model_validate(dict(request.query))
-    except ValidationError as error:
-        raise invalid_query((str(fault["loc"][0]), fault["msg"]) for fault in error.errors()) from error
-
-
-async def _wanted(request: web.Request) -> Follow:
-    try:
-        return Follow.model_validate_json(await read_json(request))
-    except ValidationError as error:
-        raise invalid_body(error) from error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
+from bridge.delivery.signing import PublicKey
 from bridge.event import Json
 from bridge.intake.provider import Action, Answer
 from bridge.journal.store import ControlJournal, SubscriptionRecord
@@ -48,6 +49,8 @@ class View:
     """Passes a person's wish on to a job's provider."""
     token: str | None = field(repr=False)
     """What `/v1` asks for as a bearer token; None or empty keeps `/v1` closed."""
+    public_keys: Callable[[], Iterable[PublicKey]] = tuple
+    """What receivers verify the signatures of this moment with; one key may sign for several endpoints."""
     ready_needs_sinks: bool = False
     deadline_s: float = 10.0
     """How long one request to `/v1` may take, its body included."""

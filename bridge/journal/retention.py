@@ -23,12 +23,14 @@ class Retention:
         journal: Journal,
         *,
         retention_s: float,
+        attempts_retention_s: float,
         interval_s: float,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._journal = journal
         self._retention_s = retention_s
+        self._attempts_retention_s = attempts_retention_s
         self._interval_s = interval_s
         self._clock = clock
         self._sleep = sleep
@@ -36,10 +38,14 @@ class Retention:
     async def run(self, useful: Callable[[], None]) -> None:
         """Prune for ever."""
         while True:
-            retention_s = 0.0 if await self._crowded() else self._retention_s
-            before_ms = int((self._clock() - retention_s) * 1000)
-            while await self._journal.prune(before_ms, _STEP) == _STEP:
-                await self._sleep(0)
+            crowded = await self._crowded()
+            for prune, retention_s in (
+                (self._journal.prune, self._retention_s),
+                (self._journal.prune_attempts, self._attempts_retention_s),
+            ):
+                before_ms = int((self._clock() - (0.0 if crowded else retention_s)) * 1000)
+                while await prune(before_ms, _STEP) == _STEP:
+                    await self._sleep(0)
             useful()
             await self._sleep(self._interval_s)
 

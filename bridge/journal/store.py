@@ -12,6 +12,9 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from bridge.event import Cursor, JobEvent, JobKey
+from bridge.journal.outcomes import Attempt, DeliveryState, Outcome, OutcomeJournal
+
+__all__ = ["Attempt", "DeliveryState", "Outcome"]  # the words of another file that the seam below is told in
 
 
 class SubscriptionState(StrEnum):
@@ -87,37 +90,6 @@ class Entry(NamedTuple):
         return f"{self.source}/{self.subject}"
 
 
-class DeliveryState(StrEnum):
-    """What became of one event at one consumer."""
-
-    DELIVERED = "delivered"
-    RETRYING = "retrying"
-    """Refused for now; due again at `due_ms`. The head of its lane."""
-    HELD = "held"
-    """Waits behind a retrying event of the same job."""
-    FILTERED = "filtered"
-    EXPIRED = "expired"
-    DEAD = "dead"
-    """Finally refused: a dead letter, kept until somebody redrives or drops it."""
-
-
-class Outcome(NamedTuple):
-    """What became of one entry at one consumer, to be recorded with the consumer's move."""
-
-    position: int
-    subscription: int
-    state: DeliveryState
-    attempts: int = 0
-    first_ms: int = 0
-    """Unix milliseconds of the first attempt; 0 before it."""
-    due_ms: int = 0
-    """Unix milliseconds of the next attempt, while retrying."""
-    status: int | None = None
-    """The receiver's last HTTP status, if it gave one."""
-    detail: str | None = None
-    """Why, in one line."""
-
-
 class Outstanding(NamedTuple):
     """An entry that a consumer has passed but not finished: its outcome so far and the entry itself."""
 
@@ -181,9 +153,9 @@ class DeliveryJournal(Protocol):
     def partitions(self) -> int:
         """How many partitions the journal has; they are numbered from 0."""
 
-    async def register(self, consumers: Sequence[str]) -> None:
-        """Declare who consumes. A new consumer starts at the end of the journal; one that is no longer named
-        stops holding back retention but keeps its place in case it returns."""
+    async def register(self, consumers: Sequence[str], endpoints: Collection[str] = ()) -> None:
+        """Declare who consumes, and which of them are endpoints. A new consumer starts at the end of the journal; one
+        that is no longer named stops holding back retention but keeps its place in case it returns."""
 
     async def position(self, consumer: str, partition: int) -> int:
         """The settled position; 0 before the first entry. Raises KeyError for an unregistered consumer."""
@@ -194,24 +166,35 @@ class DeliveryJournal(Protocol):
         At most `limit` entries and about `bytes_max` bytes of data, but always at least one entry.
         """
 
-    async def settle(self, consumer: str, partition: int, upto: int, outcomes: Sequence[Outcome] = ()) -> None:
-        """Move the consumer to `upto` (never back) and record the outcomes, in one transaction.
+    async def settle(
+        self,
+        consumer: str,
+        partition: int,
+        upto: int,
+        outcomes: Sequence[Outcome] = (),
+        attempts: Sequence[Attempt] = (),
+    ) -> None:
+        """Move the consumer to `upto` (never back), record the outcomes and add the attempts, in one transaction.
 
         An outcome replaces an earlier one of the same entry and consumer. Entries up to `upto` without an
-        outcome count as delivered.
+        outcome count as delivered at a log, as filtered at an endpoint.
         """
 
     async def settled(self, consumers: Collection[str]) -> None:
-        """Returns once these consumers have settled all that is journalled."""
+        """Returns once these consumers have settled all that is journalled, and hold nothing that could go out now."""
 
-    async def due(self, consumer: str, partition: int, before_ms: int, limit: int) -> Sequence[Outstanding]:
-        """Retrying entries whose time has come, the longest due first."""
-
-    async def lane(self, consumer: str, partition: int, subscription: int, limit: int) -> Sequence[Outstanding]:
-        """The retrying and held entries of one job at one consumer, in order."""
+    async def lane(
+        self, consumer: str, partition: int, subscription: int, limit: int, *, ordered: bool = True
+    ) -> Sequence[Outstanding]:
+        """The retrying and held entries of one job at one consumer, in order; else those first that are due first."""
 
     async def blocked(self, consumer: str, partition: int) -> dict[int, int]:
-        """Every job that has outstanding entries at the consumer: its subscription and its earliest `due_ms`."""
+        """Every job that has outstanding entries at the consumer: its subscription and when its lane's
+        head is due."""
+
+    async def redriven(self, consumer: str, partition: int, after_revision: int) -> tuple[int, dict[int, int]]:
+        """Waits until somebody changed outstanding entries of this consumer; returns the new revision, and what
+        `blocked` does. Revisions begin anew with the process: the first call gives 0."""
 
     async def finished(self, consumer: str, partition: int, after: int) -> set[int]:
         """Positions behind `after` that already have an outcome: what a crash left ahead of the settled place."""
@@ -252,6 +235,10 @@ class JournalHealth:
 class ControlJournal(SubscriptionJournal, Protocol):
     """What control sees."""
 
+    @property
+    def outcomes(self) -> OutcomeJournal:
+        """What became of every event at every consumer."""
+
     async def health(self) -> JournalHealth:
         """Never raises: a journal that cannot be read is not writable, with the reason in `detail`."""
 
@@ -262,3 +249,6 @@ class Journal(IntakeJournal, RelayJournal, ControlJournal, Protocol):
     async def prune(self, settled_before_ms: int, limit: int = 1000) -> int:
         """Remove up to `limit` entries journalled before then that every registered consumer has settled and none
         still has outstanding or dead; returns how many went."""
+
+    async def prune_attempts(self, before_ms: int, limit: int = 1000) -> int:
+        """Forget up to `limit` attempts made before then; returns how many went."""

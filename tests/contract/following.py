@@ -23,7 +23,6 @@ from bridge.delivery.envelope import STRUCTURED_TYPE, structured
 from bridge.delivery.sink import Mark, SinkSettings
 from bridge.demo.cast import EVERYBODY, KEY, KEY_VARIABLE, Cast
 from bridge.demo.scene import source
-from bridge.demo.serving import serve
 from bridge.demo.simulators import archastro_world, auvy_world, described, flowrelay, tenfive_run
 from bridge.demo.simulators.api import Handler, Simulator
 from bridge.demo.simulators.archastro import ArchAstroSimulator
@@ -36,6 +35,7 @@ from bridge.event import EventType, JobKey
 from bridge.intake import providers
 from bridge.journal.store import Entry, Outcome, SubscriptionRecord, SubscriptionState
 from bridge.plug import Plug
+from bridge.serving import serve
 from bridge.settings import load
 from bridge.supervision.supervisor import SessionStatus
 from bridge.telemetry.logs import configure

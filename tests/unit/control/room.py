@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -18,6 +19,7 @@ from bridge.control.view import View
 from bridge.errors import BridgeError
 from bridge.event import JobEvent, JobKey, Json
 from bridge.intake.provider import Action, Answer
+from bridge.journal.outcomes import OutcomeJournal
 from bridge.journal.store import Checkpoint, ControlJournal, JournalHealth, SubscriptionRecord, SubscriptionState
 from bridge.journal.stores.sqlite import SqliteJournal, open_journal
 from bridge.supervision.backoff import Backoff
@@ -57,6 +59,10 @@ class Weather:
     async def health(self) -> JournalHealth:
         journal = await self._open()
         return self.told or await journal.health()
+
+    @property
+    def outcomes(self) -> OutcomeJournal:
+        return self._journal.outcomes
 
     async def follow(self, keys: Sequence[JobKey], origin: str) -> Sequence[tuple[SubscriptionRecord, bool]]:
         return await (await self._open()).follow(keys, origin)
@@ -178,8 +184,8 @@ async def _nobody_acts(record: SubscriptionRecord, action: Action, body: Json) -
 
 
 @asynccontextmanager
-async def open_room(**changes: Any) -> AsyncIterator[Room]:
-    """A room with two sources and two sinks; `changes` are fields of its view."""
+async def open_room(path: str | Path = ":memory:", **changes: Any) -> AsyncIterator[Room]:
+    """A room with two sources and two sinks over the journal at `path`; `changes` are fields of its view."""
     capturing = CapturingLogger()
     log: Any = structlog.wrap_logger(
         capturing,
@@ -195,7 +201,7 @@ async def open_room(**changes: Any) -> AsyncIterator[Room]:
             clock=lambda: NOW_S,
         )
     )
-    async with open_journal(":memory:", clock_ms=lambda: int(NOW_S * 1000)) as store:
+    async with open_journal(path, clock_ms=lambda: int(NOW_S * 1000)) as store:
         journal = Weather(store)
         view = View(
             journal=journal,

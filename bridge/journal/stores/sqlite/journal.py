@@ -8,12 +8,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from itertools import product
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from bridge.event import JobEvent, JobKey
 from bridge.journal.pace import Pace
 from bridge.journal.store import (
+    Attempt,
     Checkpoint,
     Entry,
     JournalHealth,
@@ -22,8 +24,10 @@ from bridge.journal.store import (
     SubscriptionRecord,
     SubscriptionState,
 )
+from bridge.journal.stores.sqlite import attempts as attempts_table
 from bridge.journal.stores.sqlite import reads, writes
 from bridge.journal.stores.sqlite.file import Connections, connected, translated
+from bridge.journal.stores.sqlite.outcomes import Outcomes
 from bridge.journal.stores.sqlite.writer import Writer
 from bridge.journal.tail import Tail
 
@@ -53,8 +57,8 @@ async def open_journal(
 ) -> AsyncIterator[SqliteJournal]:
     """The journal in the file at `path`, made if need be; `:memory:` is one that is gone afterwards.
 
-    `synchronous` is SQLite's word for what a commit waits for; `tail_bytes` of the newest data stay in
-    memory. Raises `Fatal` when the file is not fit for use.
+    `synchronous` is SQLite's word for what a commit waits for; the newest entries stay in memory, as
+    many as fit in `tail_bytes`. Raises `Fatal` when the file is not fit for use.
     """
     with connected(str(path), partitions=partitions, synchronous=synchronous) as connections:
         journal = SqliteJournal(connections, high_water_bytes, tail_bytes, clock_ms)
@@ -90,6 +94,7 @@ class SqliteJournal:
             self._room.set()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="journal-reader")
         self._writer = Writer(connections.writing, connections.turn, clock_ms, self._risen)
+        self.outcomes = Outcomes(self._read, self._writer, lambda: self._level.ends)
 
     async def close(self) -> None:
         """Finish what was asked for, then let go of the threads."""
@@ -165,11 +170,11 @@ class SqliteJournal:
     async def append(
         self, subscription: SubscriptionRecord, events: Sequence[JobEvent], checkpoint: Checkpoint | None
     ) -> int:
-        while not self._room.is_set():
-            await self._room.wait()
-        await self._paces[subscription.partition].wait(len(events))
-        appended = await self._writer.submit(writes.append, writes.Append(subscription, events, checkpoint))
-        return len(appended.entries)
+        async with self._paces[subscription.partition].turn(len(events)):
+            while not self._room.is_set():
+                await self._room.wait()
+            appended = await self._writer.submit(writes.append, writes.Append(subscription, events, checkpoint))
+            return len(appended.entries)
 
     # -- delivery
 
@@ -177,8 +182,8 @@ class SqliteJournal:
     def partitions(self) -> int:
         return len(self._level.ends)
 
-    async def register(self, consumers: Sequence[str]) -> None:
-        await self._writer.submit(writes.register, consumers)
+    async def register(self, consumers: Sequence[str], endpoints: Collection[str] = ()) -> None:
+        await self._writer.submit(writes.register, writes.Register(consumers, endpoints))
 
     async def position(self, consumer: str, partition: int) -> int:
         _, settled = await self._read(reads.place, consumer, partition)
@@ -203,26 +208,42 @@ class SqliteJournal:
             if entries := await self._read(reads.pending, partition, after, limit, bytes_max):
                 return entries
 
-    async def settle(self, consumer: str, partition: int, upto: int, outcomes: Sequence[Outcome] = ()) -> None:
-        await self._writer.submit(writes.settle, writes.Settle(consumer, partition, upto, outcomes))
+    async def settle(
+        self,
+        consumer: str,
+        partition: int,
+        upto: int,
+        outcomes: Sequence[Outcome] = (),
+        attempts: Sequence[Attempt] = (),
+    ) -> None:
+        await self._writer.submit(writes.settle, writes.Settle(consumer, partition, upto, outcomes, attempts))
 
     async def settled(self, consumers: Collection[str]) -> None:
         while True:
             seen = self._commits
             depth = (await self._read(reads.census)).depth
-            if not any(depth.get(consumer) for consumer in consumers):
+            if not any(depth.get(consumer) for consumer in consumers) and not await self._held(consumers):
                 return
             while self._commits == seen:
                 await self._committed.wait()
 
-    async def due(self, consumer: str, partition: int, before_ms: int, limit: int) -> Sequence[Outstanding]:
-        return await self._read(reads.due, consumer, partition, before_ms, limit)
+    async def _held(self, consumers: Collection[str]) -> bool:
+        """Whether a lane waits for nothing but its turn."""
+        for consumer, partition in product(consumers, range(self.partitions)):
+            if 0 in (await self.blocked(consumer, partition)).values():
+                return True
+        return False
 
-    async def lane(self, consumer: str, partition: int, subscription: int, limit: int) -> Sequence[Outstanding]:
-        return await self._read(reads.lane, consumer, partition, subscription, limit)
+    async def lane(
+        self, consumer: str, partition: int, subscription: int, limit: int, *, ordered: bool = True
+    ) -> Sequence[Outstanding]:
+        return await self._read(reads.lane, consumer, partition, subscription, limit, ordered)
 
     async def blocked(self, consumer: str, partition: int) -> dict[int, int]:
         return await self._read(reads.blocked, consumer, partition)
+
+    async def redriven(self, consumer: str, partition: int, after_revision: int) -> tuple[int, dict[int, int]]:
+        return await self.outcomes.redriven(consumer, partition, after_revision)
 
     async def finished(self, consumer: str, partition: int, after: int) -> set[int]:
         return await self._read(reads.finished, consumer, partition, after)
@@ -235,6 +256,9 @@ class SqliteJournal:
             for tail in self._tails:
                 tail.clear()
         return pruned
+
+    async def prune_attempts(self, before_ms: int, limit: int = 1000) -> int:
+        return await self._writer.submit(attempts_table.prune, attempts_table.Prune(before_ms, limit))
 
     async def health(self) -> JournalHealth:
         census = reads.Census(0, {}, {}, {}, {})

@@ -13,7 +13,6 @@ from bridge.journal.stores.sqlite.bulk import packed, spread, unpacked
 
 _RECORD = "id, source, job_id, partition, state, reason, cursor, sequence, origin, created_ms, updated_ms, revision"
 _ENTRY = "partition, position, subscription, sequence, recorded_ms, id, source, subject, type, time, traceparent"
-_OUTCOME = "position, subscription, state, attempts, first_ms, due_ms, status, detail"
 
 
 class Tide(NamedTuple):
@@ -126,27 +125,23 @@ def entry(connection: Connection, partition: int, position: int) -> Entry | None
 
 _PLACE = "SELECT begun, settled FROM consumer WHERE name = ? AND partition = ? AND registered"
 _OUTSTANDING = """
-    SELECT entry.*, state, attempts, first_ms, due_ms, status, detail
+    SELECT entry.*, state, attempts, first_ms, due_ms, status, detail, redriven, spared
       FROM delivery :indexed CROSS JOIN entry USING (partition, position)
      WHERE consumer = :consumer AND delivery.partition = :partition
 """
-_OUTSTANDING_VALUES = _ENTRY + ", state, attempts, first_ms, due_ms, status, detail"
-_DUE = packed(
-    _OUTSTANDING_VALUES,
-    "data",
-    _OUTSTANDING.replace(":indexed", "INDEXED BY delivery_due")
-    + "AND state = 'retrying' AND due_ms <= :before_ms ORDER BY due_ms, delivery.position LIMIT :limit",
-)
+_OUTSTANDING_VALUES = _ENTRY + ", state, attempts, first_ms, due_ms, status, detail, redriven, spared"
 _LANE = packed(
     _OUTSTANDING_VALUES,
     "data",
     _OUTSTANDING.replace(":indexed", "INDEXED BY delivery_lane")
     + "AND state IN ('retrying', 'held') AND delivery.subscription = :subscription"
-    + " ORDER BY delivery.position LIMIT :limit",
+    + " ORDER BY :by LIMIT :limit",
 )
+_LANE_IN_ORDER = _LANE.replace(":by", "delivery.position")
+_LANE_BY_DUE = _LANE.replace(":by", "due_ms, delivery.position")
 _BLOCKED = """
 SELECT json_group_array(json_array(subscription, due_ms)) FROM (
-       SELECT subscription, coalesce(min(due_ms) FILTER (WHERE state = 'retrying'), 0) AS due_ms FROM delivery
+       SELECT subscription, due_ms, min(position) FROM delivery
         WHERE consumer = ? AND partition = ? AND state IN ('retrying', 'held') GROUP BY subscription)
 """
 _FINISHED = "SELECT json_group_array(position) FROM delivery WHERE consumer = ? AND partition = ? AND position > ?"
@@ -160,18 +155,16 @@ def place(connection: Connection, consumer: str, partition: int) -> tuple[int, i
     return row
 
 
-def due(connection: Connection, consumer: str, partition: int, before_ms: int, limit: int) -> list[Outstanding]:
-    bounds = {"consumer": consumer, "partition": partition, "before_ms": before_ms, "limit": limit}
-    return [_outstanding(row) for row in unpacked(connection.execute(_DUE, bounds))]
-
-
-def lane(connection: Connection, consumer: str, partition: int, subscription: int, limit: int) -> list[Outstanding]:
+def lane(
+    connection: Connection, consumer: str, partition: int, subscription: int, limit: int, ordered: bool
+) -> list[Outstanding]:
     bounds = {"consumer": consumer, "partition": partition, "subscription": subscription, "limit": limit}
-    return [_outstanding(row) for row in unpacked(connection.execute(_LANE, bounds))]
+    sql = _LANE_IN_ORDER if ordered else _LANE_BY_DUE
+    return [_outstanding(row) for row in unpacked(connection.execute(sql, bounds))]
 
 
 def blocked(connection: Connection, consumer: str, partition: int) -> dict[int, int]:
-    """A job whose outstanding entries are all held is due at once: nothing else would ever move it."""
+    """Each job's earliest entry tells when it is due. One that is held is due at once: nothing else would move it."""
     (lanes,) = connection.execute(_BLOCKED, (consumer, partition)).fetchone()
     return dict(json.loads(lanes))
 
@@ -198,7 +191,8 @@ SELECT name, sum(max(last_position - settled, 0)),
 """
 _BY_STATE = """
 SELECT consumer, state, count(*) FROM delivery
- WHERE state IN ('retrying', 'held', 'dead') AND consumer IN (SELECT name FROM consumer WHERE registered)
+ WHERE state NOT IN ('delivered', 'filtered') AND state IN ('retrying', 'held', 'dead')
+   AND consumer IN (SELECT name FROM consumer WHERE registered)
  GROUP BY consumer, state
 """
 _BY_SOURCE = "SELECT source, state, count(*) FROM subscription GROUP BY source, state"
