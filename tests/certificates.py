@@ -16,7 +16,7 @@ distinguished_name = name
 [authority]
 basicConstraints = critical,CA:TRUE
 [host]
-subjectAltName = IP:127.0.0.1
+subjectAltName = IP:127.0.0.1, DNS:partner.test
 """
 _KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
 
@@ -43,7 +43,7 @@ class Authority:
         self._openssl("req", "-x509", *self._new(self._own, name), "-extensions", "authority", "-days", "30")
 
     def sign(self, name: str, *, days: int = 10, password: str = "") -> Certificate:
-        """A certificate for 127.0.0.1, with `CN=name`; -1 days make one that has expired."""
+        """A certificate for 127.0.0.1 and partner.test, with `CN=name`; -1 days make one that has expired."""
         made = self._files(name)
         request = self._folder / f"{name}.csr"
         self._openssl("req", "-new", *self._new(made, name, password), "-out", str(request))

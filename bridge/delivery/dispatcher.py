@@ -54,8 +54,8 @@ class LogDispatcher:
                 while True:
                     entries = await self._following(position, settling)
                     outcomes = await self._write(writer, entries)
-                    useful()
                     await settling
+                    useful()
                     position = entries[-1].position
                     settling = asyncio.create_task(self._settle(position, outcomes))
                     if outcomes:  # the sink remembers only those of its last write

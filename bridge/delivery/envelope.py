@@ -1,4 +1,4 @@
-"""The bodies that sinks put on their wires. `data` arrives encoded and is spliced in, never decoded.
+"""The bodies that sinks put on their wires. `data` arrives encoded and is spliced in; only `thinned` decodes it.
 
 CloudEvents 1.0.2 for everybody who asks for it; the Standard Webhooks body (`type`, `timestamp`, `data`) for
 receivers who expect that. Pure.
@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 
 import orjson
 
@@ -22,6 +23,8 @@ _SEQUENCE_DIGITS = 12
 
 # What the CloudEvents String type leaves out (section 3.1), and with it all that could break a header line.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+
+_NOT_IN_HEADERS = re.compile("[^!#$&-~]")
 
 
 def cloudevent_attributes(entry: Entry) -> list[tuple[str, str]]:
@@ -65,6 +68,16 @@ def structured(entry: Entry) -> bytes:
     return _spliced(dict(cloudevent_attributes(entry)), entry.data)
 
 
+def http_headers(entry: Entry) -> dict[str, str]:
+    """The headers of binary mode (CloudEvents HTTP binding 1.0.2, section 3.1); the body is then `entry.data`.
+
+    Whatever is no visible ASCII character, and `"` and `%`, is percent-encoded as UTF-8 (section 3.1.3.2).
+    """
+    headers = {f"ce-{name}": _NOT_IN_HEADERS.sub(_percent, value) for name, value in cloudevent_attributes(entry)}
+    headers["content-type"] = headers.pop("ce-datacontenttype")
+    return headers
+
+
 def standard(entry: Entry) -> bytes:
     """The body of Standard Webhooks 1.0.0, compact: `type`, `timestamp` and `data`, and what places the event.
 
@@ -80,6 +93,22 @@ def standard(entry: Entry) -> bytes:
         "sequence": entry.sequence,
     }
     return _spliced(head, entry.data)
+
+
+def thinned(entry: Entry, *, truncated: bool = False) -> Entry:
+    """The event with nothing in its data but the job's id and status, as if that had been all.
+
+    With `truncated`, data names the members that were cut or left out, as it does in events that were cut before.
+    """
+    data = orjson.loads(entry.data)
+    job = {"id": entry.subject}
+    if (status := data["job"].get("status")) is not None:
+        job["status"] = status
+    thin: dict[str, Any] = {"job": job}
+    if truncated:
+        earlier = data.pop("truncated", [])
+        thin["truncated"] = [*data, *(name for name in earlier if name not in data)]
+    return entry._replace(data=orjson.dumps(thin))
 
 
 @lru_cache(maxsize=1024)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from bridge.journal.store import DeliveryJournal, Entry, Outcome, Outstanding
+from bridge.journal.store import Attempt, DeliveryJournal, Entry, Outcome, Outstanding
 from bridge.telemetry.metrics import Metrics
 
 ENTRIES_MAX = 1_000
@@ -64,8 +64,10 @@ class Progress:
         self._partition = partition
         self._seconds = metrics.settle_seconds
         self._outcomes: list[Outcome] = []
+        self._attempts: list[Attempt] = []
         self._changes = self._changes_written = 0
         self._settling = asyncio.Lock()
+        self._writing: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._room = asyncio.Event()
 
@@ -79,10 +81,14 @@ class Progress:
         entries_max, bytes_max = self.window.room
         return await self._journal.pending(self._partition, self.window.scanned, limit=entries_max, bytes_max=bytes_max)
 
-    async def lane(self, subscription: int, limit: int) -> Sequence[Outstanding]:
+    async def lane(self, subscription: int, limit: int, *, ordered: bool) -> Sequence[Outstanding]:
         """One job's outstanding entries, everything noted before this call included."""
         await self.settle()
-        return await self._journal.lane(self._consumer, self._partition, subscription, limit)
+        return await self._journal.lane(self._consumer, self._partition, subscription, limit, ordered=ordered)
+
+    async def redriven(self, after_revision: int) -> tuple[int, dict[int, int]]:
+        """Waits until a person has changed what is outstanding; what is then, by job."""
+        return await self._journal.redriven(self._consumer, self._partition, after_revision)
 
     def pass_over(self, position: int) -> None:
         """The next entry is none of this consumer's business, or was finished before."""
@@ -90,9 +96,11 @@ class Progress:
         self._changes += 1
         self._news.set()
 
-    def note(self, outcome: Outcome) -> None:
-        """What became of an entry. It leaves the window."""
+    def note(self, outcome: Outcome, attempt: Attempt | None = None) -> None:
+        """What became of an entry, and the attempt that showed it. It leaves the window."""
         self._outcomes.append(outcome)
+        if attempt is not None:
+            self._attempts.append(attempt)
         self._changes += 1
         self.window.finish(outcome.position)
         self._news.set()
@@ -109,10 +117,20 @@ class Progress:
         """Write everything noted before this call. Cut off half-way, it may simply be called again."""
         wanted = self._changes
         async with self._settling:
-            if self._changes_written >= wanted:  # by those who were here first
-                return
-            changes, upto, outcomes = self._changes, self.window.settled, tuple(self._outcomes)
-            with self._seconds.time():
-                await self._journal.settle(self._consumer, self._partition, upto, outcomes)
-            self._changes_written = changes
-            del self._outcomes[: len(outcomes)]
+            while self._changes_written < wanted:  # else it was written by those who were here first
+                if self._writing is None:
+                    self._writing = asyncio.create_task(self._write())
+                try:
+                    # What is on its way to the journal cannot be called back, and must not be written twice.
+                    await asyncio.shield(self._writing)
+                finally:
+                    if self._writing.done():
+                        self._writing = None
+
+    async def _write(self) -> None:
+        changes, upto = self._changes, self.window.settled
+        outcomes, attempts = tuple(self._outcomes), tuple(self._attempts)
+        with self._seconds.time():
+            await self._journal.settle(self._consumer, self._partition, upto, outcomes, attempts)
+        self._changes_written = changes
+        del self._outcomes[: len(outcomes)], self._attempts[: len(attempts)]

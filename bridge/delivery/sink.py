@@ -7,13 +7,14 @@ another's. Either translates and nothing else: loops above decide about waiting,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bridge.event import EventType
 from bridge.journal.store import Entry, Outcome
 
 
@@ -70,16 +71,53 @@ class Receipt:
     duration_s: float
 
 
+@dataclass(slots=True)
+class Trial:
+    """One attempt under way. The endpoint fills in what it learns, when it learns it, however the attempt ends."""
+
+    number: int
+    """From 1, per event: how often it was tried, refusals included that count against no schedule."""
+    address: str | None = None
+    """The address that was dialled."""
+    status: int | None = None
+    answer: str = ""
+    """How the answer began, as text: `ANSWER_CHARS_MAX` characters at most."""
+
+
+ANSWER_CHARS_MAX = 200
+
+
+def _for_ever(_type: str) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often an endpoint is tried again, and how much goes on at once."""
+    """How often an endpoint is tried again, how much goes on at once, and what may be left out when it is slow."""
 
     schedule_s: tuple[float, ...]
     """Waits before the second, third ... attempt; after the last one the event is a dead letter."""
     retry_after_max_s: float
     """A receiver's `Retry-After` is obeyed up to this."""
     concurrency: int
-    """Events under way at once, each of another job."""
+    """Events under way at once, each of another job. Fewer while the endpoint shows that it is too many."""
+    age_max_s: float = 259_200.0
+    """An event refused with 429 or 503, which the schedule does not count, is tried again for so long after its first
+    attempt; then it is a dead letter."""
+    ttl_s: Callable[[str], float | None] = _for_ever
+    """By event type: an event journalled longer ago than this is not sent any more. None: it always is."""
+    ordered: bool = True
+    """Whether a refused event holds back those of its job that follow."""
+    coalesce: frozenset[str] = frozenset()
+    """Types of which a job's latest event is enough while the endpoint is behind: of `COALESCIBLE` alone."""
+    circuit_jobs: int = 5
+    """So many jobs refused one after another, and none accepted, and the endpoint is left alone for a while."""
+    probe_wait_s: float = 5.0
+    """How long it is left alone before one event is tried; doubled whenever that is refused, too."""
+    probe_wait_max_s: float = 300.0
+
+
+COALESCIBLE = frozenset({EventType.PROGRESS.value, EventType.OUTPUT.value})
 
 
 class Endpoint(Protocol):
@@ -90,9 +128,9 @@ class Endpoint(Protocol):
     def wants(self, entry: Entry) -> bool:
         """Whether this endpoint subscribes to such events."""
 
-    async def deliver(self, entry: Entry, attempt: int) -> Receipt:
-        """One attempt, numbered from 1. Raises `Temporary` (try again), `Rejected` (a dead letter) or `Fatal`
-        (the endpoint asked never to be called again)."""
+    async def deliver(self, entry: Entry, trial: Trial) -> Receipt:
+        """One attempt. Raises `Temporary` (try again), `Rejected` (a dead letter) or `Fatal` (the endpoint asked never
+        to be called again)."""
 
 
 class EndpointSink(Protocol):

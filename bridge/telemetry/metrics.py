@@ -91,6 +91,21 @@ class Metrics:
             _NETWORK,
             "sink",
         )
+        self.endpoint_concurrency = self._gauge(
+            "endpoint_concurrency",
+            "Events that may be under way at the endpoint at once now.",
+            "sink",
+            "partition",
+        )
+        self.endpoint_circuit_open = self._gauge(
+            "endpoint_circuit_open",
+            "1 while the endpoint is left alone, but for a probe, because it refused everything.",
+            "sink",
+            "partition",
+        )
+        self.endpoint_turns = self._counter(
+            "endpoint_turns", "How often the endpoint began to fail, and recovered: failing, recovered.", "sink", "turn"
+        )
         self.outstanding = self._gauge(
             "outstanding_entries",
             "Entries passed by the sink but not finished, and dead letters.",

@@ -14,7 +14,7 @@ from bridge.delivery.dispatcher import LogDispatcher
 from bridge.delivery.sink import Mark
 from bridge.errors import Fatal, Temporary
 from bridge.event import EventType, JobEvent, JobKey
-from bridge.journal.store import Checkpoint, DeliveryState, Entry, Journal, Outcome
+from bridge.journal.store import Attempt, Checkpoint, DeliveryState, Entry, Journal, Outcome
 from bridge.journal.stores.sqlite import open_journal
 from bridge.telemetry.metrics import Metrics
 
@@ -219,7 +219,9 @@ async def test_a_dead_letter_is_settled_before_the_log_remembers_another_batch(h
         order.append(f"write to {entries[-1].position}")
         return await write(entries)
 
-    async def settling(consumer: str, partition: int, upto: int, outcomes: Sequence[Outcome] = ()) -> None:
+    async def settling(
+        consumer: str, partition: int, upto: int, outcomes: Sequence[Outcome] = (), attempts: Sequence[Attempt] = ()
+    ) -> None:
         await settle(consumer, partition, upto, outcomes)
         order.append(f"settled {upto}")
 
@@ -233,7 +235,9 @@ async def test_a_journal_that_cannot_settle_ends_the_relay_although_nothing_new_
     await house.journal_events(5)
     settle = house.journal.settle
 
-    async def settling(consumer: str, partition: int, upto: int, outcomes: Sequence[Outcome] = ()) -> None:
+    async def settling(
+        consumer: str, partition: int, upto: int, outcomes: Sequence[Outcome] = (), attempts: Sequence[Attempt] = ()
+    ) -> None:
         if upto == 5:
             raise Temporary("the disk is full", reason="journal")
         await settle(consumer, partition, upto, outcomes)
@@ -241,6 +245,23 @@ async def test_a_journal_that_cannot_settle_ends_the_relay_although_nothing_new_
     house.journal.settle = settling  # type: ignore[method-assign]
     with pytest.raises(Temporary, match="disk is full"):
         await house.dispatcher(Log()).run(lambda: None)
+
+
+async def test_a_journal_that_cannot_settle_makes_no_run_useful(house: House) -> None:
+    """Without a memory of its own the log gets the same batch in every run: the runs must come less and less often."""
+    await house.journal_events(25)
+    log = Log(None)
+
+    async def failing(*_: object) -> None:
+        while not log.written:  # noqa: ASYNC110 - writing rings no bell
+            await asyncio.sleep(0)
+        raise Temporary("the disk is full", reason="journal")
+
+    house.journal.settle = failing  # type: ignore[method-assign, assignment]
+    with pytest.raises(Temporary, match="disk is full"):
+        await house.dispatcher(log).run(house._useful)
+    assert log.written
+    assert house.useful == 0
 
 
 async def test_cancelled_in_a_write_it_settles_nothing(house: House) -> None:

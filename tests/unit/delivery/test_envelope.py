@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from bridge.delivery.envelope import cloudevent_attributes, rfc3339, standard, structured
+from bridge.delivery.envelope import cloudevent_attributes, http_headers, rfc3339, standard, structured, thinned
 from bridge.journal.store import Entry
 
 ENTRY = Entry(
@@ -86,6 +86,46 @@ def test_standard_form_splices_the_data_behind_what_places_the_event() -> None:
 
 def test_standard_form_falls_back_to_the_time_of_journalling() -> None:
     assert orjson.loads(standard(ENTRY._replace(time=None)))["timestamp"] == "2025-11-24T16:00:00.120Z"
+
+
+def test_http_headers_are_the_attributes_with_a_prefix() -> None:
+    headers = http_headers(ENTRY)
+    assert headers.pop("content-type") == "application/json"
+    attributes = dict(cloudevent_attributes(ENTRY))
+    del attributes["datacontenttype"]
+    assert headers == {f"ce-{name}": value for name, value in attributes.items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "encoded"),
+    [
+        ("a b", "a%20b"),
+        ('"', "%22"),
+        ("100%", "100%25"),
+        ("€😀", "%E2%82%AC%F0%9F%98%80"),
+        ("\t", "%2509"),
+        ("!#$&'()*+,-./:;<=>?@[\\]^_`{|}~", "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"),
+    ],
+)
+def test_http_headers_encode_what_the_binding_names(text: str, encoded: str) -> None:
+    assert http_headers(ENTRY._replace(subject=text))["ce-subject"] == encoded
+
+
+def test_a_thin_event_keeps_the_jobs_id_and_status() -> None:
+    fat = ENTRY._replace(data=b'{"job":{"id":"job-7","kind":"x","status":"failed"},"error":{"code":1}}')
+    assert thinned(fat) == fat._replace(data=b'{"job":{"id":"job-7","status":"failed"}}')
+
+
+def test_a_thin_event_without_a_status_has_none() -> None:
+    assert thinned(ENTRY).data == b'{"job":{"id":"job-7"}}'
+
+
+def test_a_truncated_event_names_what_it_lost_now_and_earlier() -> None:
+    fat = ENTRY._replace(data=b'{"job":{"id":"job-7"},"detail":{},"result":"cut","truncated":["payload","result"]}')
+    assert orjson.loads(thinned(fat, truncated=True).data) == {
+        "job": {"id": "job-7"},
+        "truncated": ["job", "detail", "result", "payload"],
+    }
 
 
 @pytest.mark.parametrize(

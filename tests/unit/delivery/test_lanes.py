@@ -16,11 +16,11 @@ import structlog
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from bridge.delivery.attempts import next_wait_s
-from bridge.delivery.lanes import LaneDispatcher
-from bridge.delivery.sink import Patience, Receipt
+from bridge.delivery.lane_dispatcher import LaneDispatcher
+from bridge.delivery.sink import Patience, Receipt, Trial
 from bridge.errors import BridgeError, Fatal, Rejected, Temporary
 from bridge.event import EventType, JobEvent, JobKey
+from bridge.journal.outcomes import Place, Selection
 from bridge.journal.store import Checkpoint, DeliveryState, Entry, Journal, Outcome, Outstanding, SubscriptionRecord
 from bridge.journal.stores.sqlite import open_journal
 from bridge.telemetry.metrics import Metrics
@@ -33,8 +33,17 @@ HOUR_S = 3600.0
 class Receiver:
     """A destination that a test steers: `judge` says how an attempt ends, a closed `gate` holds attempts back."""
 
-    def __init__(self, *, schedule_s: tuple[float, ...] = (HOUR_S,) * 9, concurrency: int = 4) -> None:
-        self.patience = Patience(schedule_s, retry_after_max_s=600.0, concurrency=concurrency)
+    def __init__(
+        self,
+        *,
+        schedule_s: tuple[float, ...] = (HOUR_S,) * 9,
+        concurrency: int = 4,
+        circuit_jobs: int = 1_000,
+        **more: Any,
+    ) -> None:
+        self.patience = Patience(
+            schedule_s, retry_after_max_s=600.0, concurrency=concurrency, circuit_jobs=circuit_jobs, **more
+        )
         self.wanted: Callable[[Entry], bool] = lambda _entry: True
         self.judge: Callable[[Entry, int], BridgeError | None] = lambda _entry, _attempt: None
         self.gates: defaultdict[str, asyncio.Event] = defaultdict(_open_gate)
@@ -50,11 +59,13 @@ class Receiver:
     def wants(self, entry: Entry) -> bool:
         return self.wanted(entry)
 
-    async def deliver(self, entry: Entry, attempt: int) -> Receipt:
+    async def deliver(self, entry: Entry, trial: Trial) -> Receipt:
+        attempt = trial.number
         self.under_way[entry.subject] += 1
         assert self.under_way[entry.subject] == 1, "two events of one job under way"
         self.attempts.append((entry.id, attempt))
         self._tell()
+        trial.address, trial.answer = "192.0.2.1", "hello"
         try:
             await self.gates[entry.subject].wait()
         finally:
@@ -155,6 +166,16 @@ class House:
     async def lane(self, job: str) -> list[Outcome]:
         return [one.outcome for one in await self.journal.lane(SINK, 0, self.lane_of(job), 10_000)]
 
+    async def until_settled(self, upto: int) -> None:
+        async with asyncio.timeout(20):
+            while await self.position() < upto:  # noqa: ASYNC110 - settling rings no bell
+                await asyncio.sleep(0)
+
+    async def states(self) -> dict[int, str | None]:
+        """What became of each entry."""
+        page = await self.journal.outcomes.page(Selection(SINK, frozenset(DeliveryState)))
+        return {delivery.place.position: delivery.state for delivery in page.deliveries}
+
     def counted(self, outcome: str) -> float:
         return (
             self.metrics.registry.get_sample_value("jobbridge_deliveries_total", {"sink": SINK, "outcome": outcome})
@@ -165,7 +186,7 @@ class House:
 @pytest.fixture
 async def house() -> AsyncIterator[House]:
     async with open_journal(":memory:") as journal:
-        await journal.register([SINK])
+        await journal.register([SINK], [SINK])
         yield House(journal)
 
 
@@ -227,7 +248,7 @@ async def test_a_job_in_retries_holds_back_only_itself(house: House) -> None:
     assert await house.journal.blocked(SINK, 0) == {house.lane_of("a"): NOW_MS + 5_000}
     head, *behind = await house.lane("a")
     assert head == Outcome(
-        1, house.lane_of("a"), DeliveryState.RETRYING, 1, NOW_MS, NOW_MS + 5_000, 503, "partner: HTTP 503"
+        1, house.lane_of("a"), DeliveryState.RETRYING, 1, NOW_MS, NOW_MS + 5_000, 503, "partner: HTTP 503", spared=1
     )
     assert [(held.position, held.state) for held in behind] == [(p, DeliveryState.HELD) for p in (3, 5, 7)]
 
@@ -332,8 +353,13 @@ async def test_a_fatal_answer_ends_the_run_and_loses_nothing(house: House) -> No
         with pytest.raises(Fatal, match="410") as caught:
             await task
     assert caught.value.reason == "gone"
-    assert await house.position() == 1
-    assert await house.journal.finished(SINK, 0, 1) == {3}
+    assert await house.position() == 3
+    (head,) = await house.lane("gone")
+    assert (head.state, head.status, head.attempts, head.due_ms) == (DeliveryState.RETRYING, 410, 1, NOW_MS)
+    back = Receiver()
+    async with house.running(back):
+        await back.until(lambda: back.accepted["gone"] == [1])
+    assert back.attempts == [("gone-1", 2)]
 
 
 async def test_unwanted_events_are_passed_and_counted(house: House) -> None:
@@ -450,8 +476,8 @@ async def test_an_event_held_while_its_lane_is_found_empty_is_not_forgotten(hous
             scanned.set()
         return await house.journal.pending(partition, after, **limits)
 
-    async def lane(*given: Any) -> Sequence[Outstanding]:
-        outstanding = await house.journal.lane(*given)
+    async def lane(*given: Any, **kind: Any) -> Sequence[Outstanding]:
+        outstanding = await house.journal.lane(*given, **kind)
         if not outstanding and not late.is_set():
             late.set()
             await house.journal_events("a")
@@ -473,9 +499,9 @@ async def test_lanes_that_come_due_together_wait_for_their_turn_in_the_journal(h
     async with house.running(away):
         await away.until(lambda: len(away.attempts) == 60)
 
-    async def lane(*given: Any) -> Sequence[Outstanding]:
+    async def lane(*given: Any, **kind: Any) -> Sequence[Outstanding]:
         nonlocal fetched, most
-        outstanding = await house.journal.lane(*given)
+        outstanding = await house.journal.lane(*given, **kind)
         fetched += len(outstanding)
         most = max(most, fetched - len(back.attempts))
         return outstanding
@@ -512,20 +538,175 @@ async def test_every_failure_leaves_one_wide_line(house: House) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("attempts", "after_s", "dice", "wait_s"),
-    [
-        (1, None, 0.0, 5.0),
-        (1, None, 0.999, pytest.approx(5.5, abs=0.01)),
-        (2, None, 0.0, 300.0),
-        (3, None, 0.0, None),
-        (1, 60.0, 0.0, 60.0),
-        (1, 86_400.0, 0.0, 600.0),
-        (2, 60.0, 0.0, 300.0),
-        (3, 60.0, 0.0, None),
-    ],
-)
-def test_waits_follow_the_schedule_upward_only(
-    attempts: int, after_s: float | None, dice: float, wait_s: float | None
-) -> None:
-    assert next_wait_s(Patience((5.0, 300.0), 600.0, 1), attempts, after_s, dice) == wait_s
+# -- what a receiver may ask for
+
+
+async def test_an_event_older_than_its_time_to_live_is_not_sent_and_holds_nobody_back(house: House) -> None:
+    receiver = Receiver(ttl_s={"job.progress": 60.0}.get)
+    await house.journal_events("a", kind=EventType.PROGRESS)
+    await house.journal_events("a", kind=EventType.COMPLETED)
+    house.clock.now_ms = time.time_ns() // 1_000_000 + 61_000
+    async with house.running(receiver):
+        await receiver.until(lambda: receiver.accepted["a"] == [2])
+    assert receiver.attempts == [("a-2", 1)]
+    assert house.counted("expired") == 1
+    assert await house.states() == {1: "expired", 2: "delivered"}
+    assert await house.position() == 2
+
+
+async def test_a_refused_event_that_expires_gives_way_before_it_is_due(house: House) -> None:
+    receiver = Receiver(ttl_s={"job.progress": 0.05}.get)
+    receiver.judge = lambda entry, _: Temporary("HTTP 500", status=500) if entry.sequence == 1 else None
+    house.clock_ms = lambda: time.time_ns() // 1_000_000
+    await house.journal_events("a", kind=EventType.PROGRESS)
+    async with house.running(receiver):
+        await receiver.until(lambda: len(receiver.attempts) == 1)
+        await house.journal_events("a")
+        await receiver.until(lambda: receiver.accepted["a"] == [2])
+    assert await house.states() == {1: "expired", 2: "delivered"}
+
+
+async def test_without_order_a_refused_event_holds_nobody_back(house: House) -> None:
+    receiver = Receiver(schedule_s=(5.0,), ordered=False)
+    receiver.judge = lambda entry, attempt: Temporary("HTTP 500") if (entry.sequence, attempt) == (1, 1) else None
+    await house.journal_events("a", "a", "a")
+    async with house.running(receiver):
+        await receiver.until(lambda: receiver.accepted["a"] == [2, 3])
+        await house.journal_events("a")
+        await receiver.until(lambda: receiver.accepted["a"] == [2, 3, 4])
+        house.clock.now_ms += 5_000
+        await receiver.until(lambda: receiver.accepted["a"] == [2, 3, 4, 1])
+    assert await house.journal.blocked(SINK, 0) == {}
+
+
+async def test_without_order_every_refused_event_is_tried_when_it_is_due_itself(house: House) -> None:
+    waits_s = {1: 900.0, 2: 100.0, 3: 500.0}
+    receiver = Receiver(schedule_s=(0.0,), ordered=False)
+    receiver.judge = lambda entry, attempt: (
+        Temporary("HTTP 500", after_s=waits_s[entry.sequence] / 10) if attempt == 1 else None
+    )
+    await house.journal_events("a", "a", "a")
+    async with house.running(receiver):
+        await receiver.until(lambda: len(receiver.attempts) == 3)
+    for done in ([2], [2, 3], [2, 3, 1]):
+        house.clock.now_ms = NOW_MS + round(waits_s[done[-1]] * 100)
+        async with house.running(receiver):
+            await receiver.until(lambda: receiver.accepted["a"] == done)  # noqa: B023 - awaited at once
+
+
+async def test_while_an_endpoint_is_behind_only_the_latest_progress_of_a_job_is_sent(house: House) -> None:
+    receiver = Receiver(coalesce=frozenset({"job.progress", "job.completed"}))
+    receiver.gates["a"].clear()
+    kinds = [EventType.STARTED, EventType.PROGRESS, EventType.OUTPUT, EventType.PROGRESS, EventType.PROGRESS]
+    for kind in (*kinds, EventType.COMPLETED, EventType.COMPLETED):
+        await house.journal_events("a", kind=kind)
+    await house.journal_events("b")
+    async with house.running(receiver):
+        await receiver.until(lambda: receiver.accepted["b"] == [1])
+        receiver.gates["a"].set()
+        await receiver.until(lambda: 7 in receiver.accepted["a"])
+    assert receiver.accepted["a"] == [1, 3, 5, 6, 7]
+    states = await house.states()
+    assert (states[2], states[4]) == ("filtered", "filtered")
+    assert house.counted("filtered") == 2
+
+
+async def test_events_held_in_the_journal_are_coalesced_on_their_way_back(house: House) -> None:
+    receiver = Receiver(schedule_s=(5.0,), coalesce=frozenset({"job.progress"}))
+    receiver.judge = refuse("a", times=1)
+    await house.journal_events("a")
+    async with house.running(receiver):
+        await receiver.until(lambda: len(receiver.attempts) == 1)
+        await house.journal_events(*["a"] * 10, kind=EventType.PROGRESS)
+        await house.until_settled(11)
+    back = Receiver(coalesce=frozenset({"job.progress"}))
+    house.clock.now_ms += 5_000
+    async with house.running(back):
+        await back.until(lambda: 11 in back.accepted["a"])
+    assert back.accepted["a"] == [1, 11]
+
+
+async def test_what_is_redriven_goes_out_while_everything_runs(house: House) -> None:
+    receiver = Receiver(schedule_s=(HOUR_S,))
+    receiver.judge = lambda entry, _: Rejected("HTTP 422", status=422) if entry.id == "a-1" else None
+    await house.journal_events("a", "a", "b")
+    async with house.running(receiver):
+        await receiver.until(lambda: receiver.accepted == {"a": [2], "b": [1]})
+        await house.until_settled(3)
+        receiver.judge = refuse()
+        selection = Selection(SINK, frozenset({DeliveryState.DEAD}))
+        assert await house.journal.outcomes.redrive(selection) == 1
+        await receiver.until(lambda: receiver.accepted["a"] == [2, 1])
+        await house.journal_events("a")
+        await receiver.until(lambda: receiver.accepted["a"] == [2, 1, 3])
+
+
+async def test_an_event_redriven_in_a_lane_that_sleeps_does_not_wait_for_it(house: House) -> None:
+    receiver = Receiver()
+    receiver.judge = lambda entry, _: (
+        Rejected("HTTP 422", status=422) if entry.sequence == 1 else Temporary("HTTP 500", status=500)
+    )
+    await house.journal_events("a", "a")
+    async with house.running(receiver):
+        await receiver.until(lambda: len(receiver.attempts) == 2)
+        await house.until_settled(2)
+        receiver.judge = refuse()
+        await house.journal.outcomes.redrive(Selection(SINK, frozenset({DeliveryState.DEAD})))
+        await receiver.until(lambda: receiver.accepted["a"] == [1])
+    assert [outcome.due_ms for outcome in await house.lane("a")] == [NOW_MS + HOUR_S * 1000]
+
+
+async def test_every_attempt_is_recorded_with_what_the_endpoint_learned(house: House) -> None:
+    receiver = Receiver(schedule_s=(0.0,))
+    receiver.judge = lambda _entry, attempt: (
+        Temporary("HTTP 503", reason="server_error", status=503) if attempt == 1 else None
+    )
+    await house.journal_events("a")
+    async with house.running(receiver):
+        await receiver.until(lambda: receiver.accepted["a"] == [1])
+    first, second = await house.journal.outcomes.attempts(SINK, Place(0, 1))
+    assert (first.number, first.at_ms, first.status, first.reason) == (1, NOW_MS, 503, "server_error")
+    assert (first.detail, first.address, first.answer) == ("HTTP 503", "192.0.2.1", "hello")
+    assert (second.number, second.status, second.reason, second.detail) == (2, 204, None, None)
+
+
+async def test_an_endpoint_that_refuses_many_jobs_is_left_alone(house: House) -> None:
+    receiver = Receiver(circuit_jobs=3, concurrency=2, probe_wait_s=HOUR_S)
+    jobs = [f"job-{n}" for n in range(50)]
+    receiver.judge = refuse(*jobs)
+    await house.journal_events(*jobs)
+    async with house.running(receiver):
+        await receiver.until(lambda: len(receiver.attempts) >= 3)
+        await house.until_settled(3)
+    assert 3 <= len(receiver.attempts) <= 4
+
+
+async def test_fresh_jobs_do_not_wait_behind_a_backlog(house: House) -> None:
+    jobs = [f"job-{n}" for n in range(40)]
+    away = Receiver(schedule_s=(5.0,), concurrency=2)
+    away.judge = refuse(*jobs)
+    await house.journal_events(*(job for job in jobs for _ in range(20)))
+    async with house.running(away):
+        await away.until(lambda: len(away.attempts) == 40)
+        await house.until_settled(800)
+    house.clock.now_ms += 5_000
+    back = Receiver(concurrency=2)
+    async with house.running(back):
+        await back.until(lambda: len(back.attempts) >= 40)
+        await house.journal_events("fresh")
+        await back.until(lambda: back.accepted["fresh"] == [1])
+        assert len(back.attempts) < 400
+        await back.until(lambda: len(back.attempts) == 801)
+
+
+async def test_a_drain_waits_for_events_held_behind_a_long_lane_but_not_for_retries(house: House) -> None:
+    receiver = Receiver(concurrency=2)
+    receiver.judge = refuse("refused", error=lambda: Temporary("HTTP 500", status=500))
+    receiver.gates["long"].clear()
+    await house.journal_events("refused", *["long"] * 1_000, "short")
+    async with house.running(receiver):
+        await receiver.until(lambda: receiver.accepted["short"] == [1])
+        receiver.gates["long"].set()
+        async with asyncio.timeout(20):
+            await house.journal.settled([SINK])
+        assert len(receiver.accepted["long"]) == 1_000

@@ -86,7 +86,9 @@ async def test_many_who_wait_for_a_settling_share_it() -> None:
         def __init__(self) -> None:
             self.written: list[list[int]] = []
 
-        async def settle(self, _consumer: str, _partition: int, _upto: int, outcomes: tuple[Outcome, ...]) -> None:
+        async def settle(
+            self, _consumer: str, _partition: int, _upto: int, outcomes: tuple[Outcome, ...], _attempts: tuple[()]
+        ) -> None:
             self.written.append([outcome.position for outcome in outcomes])
             note(100 + len(self.written))
             await asyncio.sleep(0)
@@ -101,4 +103,32 @@ async def test_many_who_wait_for_a_settling_share_it() -> None:
     disk: Any = SlowDisk()
     progress = Progress(disk, "partner", 0, 0, Metrics())
     await asyncio.gather(*map(note_and_settle, range(1, 21)))
-    assert disk.written == [[1], [101, *range(2, 21)]]
+    assert disk.written == [[*range(1, 21)]]
+
+
+async def test_a_settling_that_was_cut_off_is_waited_for_and_not_written_twice() -> None:
+    class SlowDisk:
+        def __init__(self) -> None:
+            self.written: list[int] = []
+            self.began, self.go_on = asyncio.Event(), asyncio.Event()
+
+        async def settle(
+            self, _consumer: str, _partition: int, _upto: int, outcomes: tuple[Outcome, ...], _attempts: tuple[()]
+        ) -> None:
+            self.began.set()
+            await self.go_on.wait()
+            self.written += [outcome.position for outcome in outcomes]
+
+    disk: Any = SlowDisk()
+    progress = Progress(disk, "partner", 0, 0, Metrics())
+    progress.note(Outcome(1, 1, DeliveryState.DELIVERED))
+    cut_off = asyncio.create_task(progress.settle())
+    await disk.began.wait()
+    cut_off.cancel()
+    await asyncio.wait([cut_off])
+    progress.note(Outcome(2, 1, DeliveryState.DELIVERED))
+    again = asyncio.create_task(progress.settle())
+    disk.go_on.set()
+    await again
+    assert cut_off.cancelled()
+    assert disk.written == [1, 2]

@@ -19,8 +19,9 @@ from pydantic import (
 )
 
 from bridge.event import EventType, JobStatus
+from bridge.expression import JmesPath
 from bridge.intake.provider import Action
-from bridge.intake.providers.described.expression import JmesPath, Template
+from bridge.intake.providers.described.template import Template
 
 News = Literal[
     EventType.PROGRESS, EventType.STEP, EventType.TOOL, EventType.STATE, EventType.OUTPUT, EventType.UNMAPPED

@@ -17,6 +17,7 @@ from pydantic import AnyHttpUrl, Field, SecretStr, field_validator, model_valida
 
 from bridge.errors import BridgeError, Rejected, Temporary
 from bridge.event import Cursor, Json
+from bridge.expression import Unreadable
 from bridge.intake.provider import (
     Action,
     Answer,
@@ -36,9 +37,9 @@ from bridge.intake.providers.described.description import (
     StreamRoute,
     as_text,
 )
-from bridge.intake.providers.described.expression import Template, Unreadable
 from bridge.intake.providers.described.file import InlineOrFile
 from bridge.intake.providers.described.readings import Frames, combined, state
+from bridge.intake.providers.described.template import Template
 from bridge.plug import Plug
 from bridge.wire import excerpt
 

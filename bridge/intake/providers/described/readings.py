@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from bridge.event import Cursor, EventType, JobStatus, Json
+from bridge.expression import Unreadable
 from bridge.intake.decoding import decoded, not_json, oversized
 from bridge.intake.provider import Frame, Reading
 from bridge.intake.providers.described.description import (
@@ -25,7 +26,6 @@ from bridge.intake.providers.described.description import (
     as_text,
     moment,
 )
-from bridge.intake.providers.described.expression import Unreadable
 
 _NUMBERS = re.compile(r"[0-9]{1,20}")
 _KINDS_REMEMBERED, _KIND_CHARS_REMEMBERED = 1024, 200

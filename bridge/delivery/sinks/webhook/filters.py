@@ -1,0 +1,63 @@
+"""Which events a receiver wants: patterns, and a predicate on the event itself. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase, translate
+from typing import Annotated, Any
+
+import orjson
+from pydantic import AfterValidator, Field
+
+from bridge.delivery.envelope import cloudevent_attributes
+from bridge.event import EventType
+from bridge.expression import JmesPath, Unreadable
+from bridge.journal.store import Entry
+
+
+def _fits_some_type(pattern: str) -> str:
+    if not any(fnmatchcase(type_, pattern) for type_ in EventType):
+        raise ValueError(f"{pattern[:60]!r} fits no event type; there are: {', '.join(EventType)}")
+    return pattern
+
+
+Pattern = Annotated[str, Field(min_length=1)]
+"""`*` stands for any characters, `?` for one, `[ab]` for one of these."""
+TypePattern = Annotated[str, AfterValidator(_fits_some_type)]
+
+
+def any_of(patterns: Iterable[str]) -> re.Pattern[str]:
+    """What matches whole texts that fit one of the patterns."""
+    return re.compile("|".join(map(translate, patterns)))
+
+
+class Filters:
+    """What a receiver subscribed to. All of it must fit."""
+
+    def __init__(
+        self, types: Iterable[str], sources: Iterable[str], jobs: Iterable[str], when: JmesPath | None
+    ) -> None:
+        self._types, self._sources, self._jobs = any_of(types), any_of(sources), any_of(jobs)
+        self._when = when
+
+    def want(self, entry: Entry) -> bool:
+        """Whether the receiver wants the event. Data is decoded only for a predicate, and after all else fitted."""
+        return bool(
+            self._types.match(entry.type) and self._sources.match(entry.source) and self._jobs.match(entry.subject)
+        ) and (self._when is None or _holds(self._when, entry))
+
+
+def _holds(predicate: JmesPath, entry: Entry) -> bool:
+    """Whether it is true of the event in CloudEvents form.
+
+    Where it cannot be applied it counts as true: an event too many can be seen, one too few cannot. What it may cost
+    is bounded by its own length and by what the source lets an event's size be.
+    """
+    event: dict[str, Any] = dict(cloudevent_attributes(entry))
+    event["data"] = orjson.loads(entry.data)
+    try:
+        found = predicate.of(event)
+    except Unreadable:
+        return True
+    return not (found is None or found is False or found in ("", [], {}))  # JMESPath's own truth: 0 is true
