@@ -16,7 +16,8 @@ from structlog.typing import FilteringBoundLogger
 from bridge.control.server import application, serve
 from bridge.control.view import View
 from bridge.delivery.dispatcher import LogDispatcher
-from bridge.delivery.lanes import LaneDispatcher
+from bridge.delivery.lane_dispatcher import LaneDispatcher
+from bridge.delivery.signing_settings import SigningSettings
 from bridge.delivery.sink import LogSink
 from bridge.errors import Temporary
 from bridge.event import JobKey, Json
@@ -100,7 +101,9 @@ async def assemble(
     around = Surroundings(metrics=metrics, log=log, new_backoff=_backoffs(settings), clock=time.time)
     async with AsyncExitStack() as stack:
         journal = await stack.enter_async_context(_open_journal(settings))
-        await journal.register(list(settings.sinks))
+        destinations = {name: sinks[options.kind].build(name, options) for name, options in settings.sinks.items()}
+        endpoints = [name for name, sink in destinations.items() if not isinstance(sink, LogSink)]
+        await journal.register(list(destinations), endpoints)
         session = await stack.enter_async_context(open_session())
         client = await stack.enter_async_context(open_client(session))
         bridge = Bridge(settings, journal, metrics, log, Crew(around), Crew(around))
@@ -111,7 +114,7 @@ async def assemble(
         }
         for member in _intake(sources, journal, bridge):
             bridge.intake.start(member)
-        for member in _delivery(settings, sinks, journal, bridge):
+        for member in _delivery(settings, destinations, journal, bridge):
             bridge.delivery.start(member)
         await _follow_configured(settings, journal)
         app = application(_view(bridge, sources))
@@ -191,16 +194,16 @@ def _intake(sources: Mapping[str, Source], journal: Journal, bridge: Bridge) -> 
     return members
 
 
-def _delivery(settings: Settings, plugs: Catalogue, journal: Journal, bridge: Bridge) -> list[Session]:
+def _delivery(settings: Settings, sinks: Mapping[str, Any], journal: Journal, bridge: Bridge) -> list[Session]:
     retention = Retention(
         journal,
         retention_s=settings.journal.retention_s,
+        attempts_retention_s=settings.journal.attempts_retention_s,
         interval_s=settings.journal.prune_interval_s,
         clock=time.time,
     )
     members: list[Session] = [retention]
-    for name, options in settings.sinks.items():
-        sink = plugs[options.kind].build(name, options)
+    for name, sink in sinks.items():
         dispatcher: Any = LogDispatcher if isinstance(sink, LogSink) else LaneDispatcher
         members += [
             dispatcher(name, partition, sink, journal=journal, metrics=bridge.metrics, log=bridge.log)
@@ -217,6 +220,7 @@ async def _follow_configured(settings: Settings, journal: Journal) -> None:
 
 def _view(bridge: Bridge, sources: Mapping[str, Source]) -> View:
     settings = bridge.settings
+    rings = [options.ring for options in settings.sinks.values() if isinstance(options, SigningSettings)]
 
     async def act(record: SubscriptionRecord, action: Action, body: Json) -> Answer:
         return await pass_on(sources[record.key.source], record, action, body, bridge.journal)
@@ -233,5 +237,6 @@ def _view(bridge: Bridge, sources: Mapping[str, Source]) -> View:
         log=bridge.log,
         act=act,
         token=token.get_secret_value() if token else None,
+        public_keys=lambda: [key for ring in rings for key in ring.public_keys(time.time())],
         ready_needs_sinks=settings.control.ready_needs_sinks,
     )

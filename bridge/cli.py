@@ -7,7 +7,8 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ import orjson
 
 from bridge import __version__
 from bridge.errors import BridgeError
+from bridge.listen.options import Options, listen_options
 
 T = TypeVar("T")
 _SWITCH_INTERVAL_S = 0.0005
@@ -34,6 +36,42 @@ _config = click.option(
     show_default=True,
     envvar="JOBBRIDGE_CONFIG",
     help="The configuration file.",
+)
+
+_url = click.option(
+    "--url", default="http://127.0.0.1:8080", show_default=True, help="Where the bridge's control listens."
+)
+_json = click.option("--json", "json_output", is_flag=True, help="Print the answer as JSON.")
+
+
+def _since(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    from bridge.control.client import moment  # noqa: PLC0415
+
+    try:
+        return None if value is None else moment(value)
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter("write 2025-01-31T12:00:00Z, or how long ago: 90s, 15m, 2h, 3d") from error
+
+
+def _all_of(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several options as one decorator, in the order in which `--help` shows them."""
+    return lambda verb: reduce(lambda decorated, option: option(decorated), reversed(options), verb)
+
+
+_filters = _all_of(
+    click.option("--source", help="Only events of this source."),
+    click.option("--job", "job_id", help="Only events of this job."),
+    click.option("--type", help="Only events of this type; may be a pattern such as job.*."),
+    click.option("--since", callback=_since, help="Only those journalled since a moment, or so long ago: 90s, 2h, 3d."),
+)
+_changes = _all_of(
+    click.argument("sink"),
+    click.argument("delivery", required=False),
+    _filters,
+    click.option("--all", is_flag=True, help="Without any filter."),
+    click.option("--dry-run", is_flag=True, help="Count only."),
+    _url,
+    _json,
 )
 
 
@@ -86,15 +124,70 @@ def demo(duration: float | None, everybody: bool, json_output: bool) -> None:
 
 
 @cli.command()
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where the bridge's control listens.")
-@click.option("--json", "json_output", is_flag=True, help="Print the answers as JSON.")
+@_url
+@_json
 def status(url: str, json_output: bool) -> None:
     """Show a running bridge: sources, sinks and subscriptions. The token comes from JOBBRIDGE_TOKEN."""
-    from bridge.control.client import fetch_status, render_status  # noqa: PLC0415
+    from bridge.control import client  # noqa: PLC0415
 
-    shown = _or_exit(lambda: asyncio.run(fetch_status(url, os.environ.get("JOBBRIDGE_TOKEN"))))
-    click.echo(_pretty(shown) if json_output else render_status(shown))
+    shown = _asked(client.fetch_status, url)
+    click.echo(_pretty(shown) if json_output else client.render_status(shown))
     sys.exit(0 if shown["ready"].get("ready") else 1)
+
+
+@cli.group("dead-letters")
+def dead_letters() -> None:
+    """What sinks finally refused, in a running bridge. The token comes from JOBBRIDGE_TOKEN."""
+
+
+@dead_letters.command("list")
+@click.argument("sink")
+@_filters
+@click.option("--state", default="dead", show_default=True, help="Other states than dead, with commas between them.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many, at most.")
+@_url
+@_json
+def list_dead_letters(sink: str, state: str, limit: int, url: str, json_output: bool, **query: str | None) -> None:
+    """List them, oldest first."""
+    from bridge.control import client  # noqa: PLC0415
+
+    found = _asked(client.fetch_deliveries, url, sink, {**query, "state": state}, limit)
+    click.echo(_pretty(found) if json_output else client.render_deliveries(found), nl=bool(found))
+
+
+@dead_letters.command("show")
+@click.argument("sink")
+@click.argument("delivery")
+@_url
+@_json
+def show_dead_letter(sink: str, delivery: str, url: str, json_output: bool) -> None:
+    """Show one, by its id, with every attempt that is kept."""
+    from bridge.control import client  # noqa: PLC0415
+
+    found = _asked(client.fetch_delivery, url, sink, delivery)
+    click.echo(_pretty(found) if json_output else client.render_delivery(found))
+
+
+@dead_letters.command("redrive")
+@_changes
+def redrive_dead_letters(sink: str, delivery: str | None, **options: Any) -> None:
+    """Deliver them anew: one by its id, those of a filter, or all. They keep their webhook-id."""
+    _change("redrive", sink, delivery=delivery, **options)
+
+
+@dead_letters.command("drop")
+@_changes
+def drop_dead_letters(sink: str, delivery: str | None, **options: Any) -> None:
+    """Give them up: one by its id, those of a filter, or all."""
+    _change("drop", sink, delivery=delivery, **options)
+
+
+@cli.command()
+@_changes
+@click.option("--state", "states", multiple=True, help="Other states than dead, dropped and expired.")
+def replay(sink: str, delivery: str | None, states: tuple[str, ...], **options: Any) -> None:
+    """Deliver again what a sink never got, whatever the reason; with --state delivered, what it got as well."""
+    _change("replay", sink, delivery=delivery, states=states, **options)
 
 
 @cli.command()
@@ -114,6 +207,45 @@ def schema(what: str) -> None:
     }
     described = _or_exit(describe[what])
     click.echo(described if isinstance(described, str) else _pretty(described))
+
+
+@cli.command()
+@listen_options
+def listen(**given: Any) -> None:
+    """Receive webhooks here until Ctrl-C: verify each, tell what is wrong with it, and answer as asked."""
+    from bridge.listen.run import listen  # noqa: PLC0415
+
+    _or_exit(lambda: asyncio.run(listen(Options.said(**given), os.environ, _stop_on_signals, click.echo)))
+
+
+@cli.command("webhook-secret")
+@click.argument("scheme", type=click.Choice(["v1", "v1a"]), default="v1")
+def webhook_secret(scheme: str) -> None:
+    """Make a secret that signs webhooks. The public key of a v1a secret goes to standard error."""
+    from bridge.delivery.signing import new_private_key, new_secret  # noqa: PLC0415
+
+    if scheme == "v1":
+        click.echo(new_secret())
+        return
+    secret, public = new_private_key()
+    click.echo(secret)
+    click.echo(str(public), err=True)
+
+
+def _change(verb: str, sink: str, *, url: str, json_output: bool, **wanted: Any) -> None:
+    from bridge.control import client  # noqa: PLC0415
+
+    told = _asked(client.change_deliveries, url, sink, verb, wanted)
+    click.echo(_pretty(told) if json_output else f"{told['count']}" + " (dry run)" * told["dry_run"])
+
+
+def _asked(question: Callable[..., Awaitable[T]], url: str, *arguments: Any) -> T:
+    """What a running bridge answers."""
+
+    async def ask() -> T:
+        return await question(url, os.environ.get("JOBBRIDGE_TOKEN"), *arguments)
+
+    return _or_exit(lambda: asyncio.run(ask()))
 
 
 def _pretty(document: Any) -> str:

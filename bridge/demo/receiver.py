@@ -19,7 +19,8 @@ from typing import Any
 from aiohttp import web
 from standardwebhooks import Webhook
 
-from bridge.demo.serving import run_process, serve
+from bridge.demo.serving import run_process
+from bridge.serving import serve
 
 SECRET_VARIABLE = "DEMO_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
 _BODY_BYTES_MAX = 8 << 20

@@ -55,8 +55,11 @@ class JournalSettings(Section):
     retention_s: float = Field(
         604_800.0, ge=0, description="Seconds for which an event is kept although every sink has settled it."
     )
+    attempts_retention_s: float = Field(
+        259_200.0, ge=0, description="Seconds for which each attempt at an endpoint is kept."
+    )
     prune_interval_s: float = Field(
-        60.0, gt=0, description="Seconds between two removals of events that are past their retention."
+        60.0, gt=0, description="Seconds between two removals of events and attempts that are past their retention."
     )
     partitions: int = Field(
         1, ge=1, le=1024, description="Units of order and parallel delivery. Fixed once the journal exists."

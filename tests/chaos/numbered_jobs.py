@@ -16,7 +16,7 @@ from random import Random
 
 from aiohttp import web
 
-from bridge.demo.serving import serve
+from bridge.serving import serve
 
 TOKEN = "a-key"
 

@@ -5,25 +5,17 @@ What a program needs beside its language is fetched once, pinned, into the user'
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
 import sys
-import tempfile
 import textwrap
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from apache_kafka import kafka_jars, unable
-from generated import ROOT
+from apache_kafka import kafka_jars
+from npm import npm_package
+from snippets import go_program, need, snippet
 
 KAFKAJS = "2.2.4"
 FRANZ_GO = "v1.20.6"
-
-_SNIPPET = re.compile(r"<!-- consumer: (?P<language>\w+) -->\n+```\w+\n(?P<text>.*?)```", re.DOTALL)
-_BUILD_S = 180.0
 
 # Each snippet finds the names `brokers`, `topic` and `group`; the one for Node also `firstTime`, somebody's unique key.
 _PYTHON = """\
@@ -80,85 +72,35 @@ func main() {{
 }}
 """
 
-_GO_MOD = f"""\
-module reader
-
-go 1.24
-
-require github.com/twmb/franz-go {FRANZ_GO}
-"""
-
 
 def command(language: str, folder: Path) -> Sequence[str]:
     """What runs the README's snippet in that language; `folder` takes the program. Skips where a tool is missing."""
-    [snippet] = [found["text"] for found in _SNIPPET.finditer((ROOT / "README.md").read_text()) if found[1] == language]
-    return _LANGUAGES[language](snippet, folder)
+    return _LANGUAGES[language](snippet("consumer", language), folder)
 
 
-def _python(snippet: str, folder: Path) -> Sequence[str]:
+def _python(text: str, folder: Path) -> Sequence[str]:
     program = folder / "reader.py"
-    program.write_text(_PYTHON.format(snippet=textwrap.indent(snippet, "    ")))
+    program.write_text(_PYTHON.format(snippet=textwrap.indent(text, "    ")))
     return [sys.executable, "-u", str(program)]
 
 
-def _node(snippet: str, folder: Path) -> Sequence[str]:
-    _need("node", "npm")
+def _node(text: str, folder: Path) -> Sequence[str]:
     program = folder / "reader.mjs"
-    program.write_text(_NODE.format(snippet=snippet))
-    (folder / "node_modules").symlink_to(_kafkajs() / "node_modules")
+    program.write_text(_NODE.format(snippet=text))
+    (folder / "node_modules").symlink_to(npm_package("kafkajs", KAFKAJS))
     return ["node", str(program)]
 
 
-def _java(snippet: str, folder: Path) -> Sequence[str]:
-    _need("javac")
+def _java(text: str, folder: Path) -> Sequence[str]:
+    need("javac")
     program = folder / "Reader.java"
-    program.write_text(_JAVA.format(snippet=snippet))
+    program.write_text(_JAVA.format(snippet=text))
     return ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{kafka_jars()}/*", str(program)]
 
 
-def _go(snippet: str, folder: Path) -> Sequence[str]:
-    _need("go")
-    (folder / "go.mod").write_text(_GO_MOD)
-    (folder / "reader.go").write_text(_GO.format(snippet=snippet))
-    _fetch(["go", "mod", "tidy"], folder)
-    built = _run(["go", "build", "-o", "reader", "."], folder)  # which Go caches by itself: a second, the second time
-    assert built.returncode == 0, built.stderr
-    return [str(folder / "reader")]
+def _go(text: str, folder: Path) -> Sequence[str]:
+    return go_program(_GO.format(snippet=text), f"github.com/twmb/franz-go {FRANZ_GO}", folder)
 
 
 _LANGUAGES = {"java": _java, "go": _go, "node": _node, "python": _python}
 LANGUAGES = tuple(_LANGUAGES)
-
-
-def _kafkajs() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jobbridge"
-    fetched = cache / f"kafkajs-{KAFKAJS}"
-    if fetched.is_dir():
-        return fetched
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix="fetching-") as folder:
-        package = Path(folder) / "package"
-        package.mkdir()
-        (package / "package.json").write_text("{}")
-        _fetch(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", f"kafkajs@{KAFKAJS}"], package)
-        with suppress(OSError):  # somebody else was faster
-            package.rename(fetched)
-    return fetched
-
-
-def _need(*tools: str) -> None:
-    for tool in tools:
-        if shutil.which(tool) is None:
-            unable(f"this snippet of the README needs {tool}, and there is none here")
-
-
-def _fetch(arguments: Sequence[str], folder: Path) -> None:
-    done = _run(arguments, folder)
-    if done.returncode:
-        unable(f"`{' '.join(arguments)}` failed: {(done.stdout + done.stderr).strip()[-500:]}")
-
-
-def _run(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        arguments, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_BUILD_S, check=False
-    )

@@ -21,13 +21,13 @@ from bridge.demo.children import child, last_words
 from bridge.demo.proof import Proof, by_source, prove
 from bridge.demo.receiver import SECRET_VARIABLE, Mood, Receiver
 from bridge.demo.scene import TOKEN_VARIABLE, TOPIC, configuration, source
-from bridge.demo.serving import serve
 from bridge.demo.simulators.api import Handler
 from bridge.demo.simulators.auvy import AuvySimulator
 from bridge.demo.simulators.auvy_world import World
 from bridge.demo.simulators.world import Pace
 from bridge.demo.topic import read_topic
 from bridge.demo.watcher import Snapshot, Watcher
+from bridge.serving import serve
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 TOKEN = "a-token-for-control"

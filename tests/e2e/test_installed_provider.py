@@ -14,7 +14,7 @@ from rig import SECRET, jobbridge, until
 
 from bridge.demo.children import child, last_words
 from bridge.demo.receiver import SECRET_VARIABLE, Mood, Receiver
-from bridge.demo.serving import serve
+from bridge.serving import serve
 
 PACKAGE = Path(__file__).parents[1] / "fixtures" / "acme-jobbridge"
 KEY = "acme-key-5a1d"

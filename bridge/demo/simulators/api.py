@@ -17,9 +17,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from aiohttp import web
 
-from bridge.demo.serving import run_process, serve
+from bridge.demo.serving import run_process
 from bridge.demo.simulators.faults import CALM, ROUGH, Fault, html_page, interrupt
 from bridge.demo.simulators.world import J, Job, Pace, Population, W, World
+from bridge.serving import serve
 
 _SLOW_S = 0.7
 
