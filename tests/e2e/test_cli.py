@@ -27,9 +27,8 @@ sources:
 sinks:
   hook:
     kind: webhook
-    url: http://127.0.0.1:9/hook
+    url: https://hooks.invalid/hook
     secret: ${WEBHOOK_SECRET}
-    allow_http: true
 journal:
   url: sqlite:///JOURNAL
 control:

@@ -25,6 +25,7 @@ from bridge.journal.store import (
     SubscriptionState,
 )
 from bridge.journal.stores.sqlite import attempts as attempts_table
+from bridge.journal.stores.sqlite import consumers as consumer_table
 from bridge.journal.stores.sqlite import reads, writes
 from bridge.journal.stores.sqlite.file import Connections, connected, translated
 from bridge.journal.stores.sqlite.outcomes import Outcomes
@@ -183,7 +184,7 @@ class SqliteJournal:
         return len(self._level.ends)
 
     async def register(self, consumers: Sequence[str], endpoints: Collection[str] = ()) -> None:
-        await self._writer.submit(writes.register, writes.Register(consumers, endpoints))
+        await self._writer.submit(consumer_table.register, consumer_table.Register(consumers, endpoints))
 
     async def position(self, consumer: str, partition: int) -> int:
         _, settled = await self._read(reads.place, consumer, partition)
@@ -216,7 +217,9 @@ class SqliteJournal:
         outcomes: Sequence[Outcome] = (),
         attempts: Sequence[Attempt] = (),
     ) -> None:
-        await self._writer.submit(writes.settle, writes.Settle(consumer, partition, upto, outcomes, attempts))
+        await self._writer.submit(
+            consumer_table.settle, consumer_table.Settle(consumer, partition, upto, outcomes, attempts)
+        )
 
     async def settled(self, consumers: Collection[str]) -> None:
         while True:

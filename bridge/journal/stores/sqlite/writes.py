@@ -5,15 +5,13 @@ Each is called inside a transaction that the caller opens, and rolls back when o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from sqlite3 import Connection, IntegrityError
 from typing import NamedTuple
 from zlib import crc32
 
-from bridge.errors import Fatal
 from bridge.event import JobEvent, JobKey
-from bridge.journal.store import WISHES, Attempt, Checkpoint, Entry, Outcome, SubscriptionRecord, SubscriptionState
-from bridge.journal.stores.sqlite import attempts as attempts_table
+from bridge.journal.store import WISHES, Checkpoint, Entry, SubscriptionRecord, SubscriptionState
 from bridge.journal.stores.sqlite import reads
 from bridge.journal.stores.sqlite.bulk import look_up, write
 
@@ -185,93 +183,6 @@ def steer(connection: Connection, now_ms: int, steers: Sequence[Steer]) -> list[
         connection.execute(_STEER, bounds)
     records = reads.by_key(connection, [key for key, _, _ in steers])
     return [records.get(key) for key, _, _ in steers]
-
-
-# -- consumers --------------------------------------------------------------------------------------------------------
-
-_REGISTER = """
-INSERT INTO consumer (name, partition, begun, settled, endpoint)
-SELECT column1, number, last_position, last_position, column2 FROM (VALUES :rows) CROSS JOIN partition WHERE true
-ON CONFLICT (name, partition) DO UPDATE SET registered = 1, endpoint = excluded.endpoint
-"""
-_END = """
-SELECT last_position FROM consumer JOIN partition ON number = partition
- WHERE name = ? AND number = ? AND registered
-"""
-_SETTLE = "UPDATE consumer SET settled = max(settled, ?) WHERE name = ? AND partition = ?"
-_OUTCOME = """
-INSERT INTO delivery VALUES :rows ON CONFLICT DO UPDATE SET
-       since_ms = CASE WHEN state = excluded.state THEN since_ms ELSE excluded.since_ms END,
-       state = excluded.state, attempts = excluded.attempts, first_ms = excluded.first_ms, due_ms = excluded.due_ms,
-       status = excluded.status, detail = excluded.detail, spared = excluded.spared
-"""
-_SWEEP_AGAIN = "UPDATE partition SET swept = :below WHERE number = :partition AND swept > :below"
-
-
-class Register(NamedTuple):
-    """Who consumes, and which of them are endpoints."""
-
-    consumers: Sequence[str]
-    endpoints: Collection[str]
-
-
-class Settle(NamedTuple):
-    """A consumer's move, and the evidence."""
-
-    consumer: str
-    partition: int
-    upto: int
-    outcomes: Sequence[Outcome]
-    attempts: Sequence[Attempt]
-
-
-def register(connection: Connection, _now_ms: int, registrations: Sequence[Register]) -> list[None]:
-    """The last of them stands. What a consumer that left held back is looked at again by the next prune."""
-    for consumers, endpoints in registrations:
-        connection.execute("UPDATE consumer SET registered = 0")
-        write(connection, _REGISTER, [(name, name in endpoints) for name in dict.fromkeys(consumers)])
-        connection.execute("UPDATE partition SET swept = 0")
-    return [None] * len(registrations)
-
-
-def settle(connection: Connection, now_ms: int, settles: Sequence[Settle]) -> list[None]:
-    """Raises KeyError for a consumer that is not registered, `Fatal` for one that is ahead of the journal."""
-    for one in settles:
-        _settle(connection, now_ms, *one)
-    return [None] * len(settles)
-
-
-def _settle(
-    connection: Connection,
-    now_ms: int,
-    consumer: str,
-    partition: int,
-    upto: int,
-    outcomes: Sequence[Outcome],
-    attempts: Sequence[Attempt],
-) -> None:
-    row = connection.execute(_END, (consumer, partition)).fetchone()
-    if row is None:
-        raise KeyError(consumer)
-    if upto > (end := row[0]):
-        raise Fatal(
-            f"{consumer} has settled position {upto} of partition {partition}, and the journal ends at {end}:"
-            " this is not the journal it consumed",
-            reason="journal",
-        )
-    connection.execute(_SETTLE, (upto, consumer, partition))
-    if outcomes:
-        write(
-            connection,
-            _OUTCOME,
-            [
-                (partition, position, consumer, subscription, state.value, *rest, now_ms)
-                for position, subscription, state, *rest in outcomes
-            ],
-        )
-        below = min(outcome.position for outcome in outcomes) - 1
-        connection.execute(_SWEEP_AGAIN, {"below": below, "partition": partition})
-    attempts_table.record(connection, consumer, partition, attempts)
 
 
 # -- retention --------------------------------------------------------------------------------------------------------
