@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager
 _LOOK_S = 0.25
 """A relay's speed is that of the last window of so long. Without a step for two of them it stands."""
 _SLOW_PER_S = 1000.0
+_BEGIN_S = 5.0
+"""What a relay may take to begin once the journal is open, say to be let in by its brokers."""
 _FAR = 4
 """A relay behind by this many times the lead is catching up."""
 
@@ -26,7 +28,7 @@ class Pace:
         self._lead_max = lead_max
         self._end = self._reached = end
         self._loop = asyncio.get_running_loop()
-        self._window_s, self._window_began = self._loop.time(), end
+        self._window_s, self._window_began = self._loop.time() + _BEGIN_S, end
         self._quick = True  # until the relays have had a chance to begin
         self._held: deque[tuple[asyncio.Future[None], int]] = deque()
         self._under_way = 0
@@ -40,6 +42,7 @@ class Pace:
         """A relay asked for what follows `position`."""
         self._reached = max(self._reached, position)
         now_s = self._loop.time()
+        self._window_s = min(self._window_s, now_s)  # it has begun
         if (window_s := now_s - self._window_s) >= _LOOK_S:
             self._quick = (self._reached - self._window_began) / window_s >= _SLOW_PER_S
             self._window_s, self._window_began = now_s, self._reached

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import chain
 from sqlite3 import Connection, Cursor
 from typing import Any
 
@@ -27,7 +28,7 @@ def spread(connection: Connection, sql: str, rows: Sequence[Sequence[Any]]) -> I
         size = min(_ROWS_MAX, 1 << left.bit_length() - 1)
         block = rows[start : start + size]
         start += size
-        yield connection.execute(_with_marks(sql, size, len(block[0])), [value for row in block for value in row])
+        yield connection.execute(_with_marks(sql, size, len(block[0])), list(chain.from_iterable(block)))
 
 
 def write(connection: Connection, sql: str, rows: Sequence[Sequence[Any]]) -> None:

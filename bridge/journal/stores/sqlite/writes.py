@@ -6,11 +6,12 @@ Each is called inside a transaction that the caller opens, and rolls back when o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import count, repeat
 from sqlite3 import Connection, IntegrityError
 from typing import NamedTuple
 from zlib import crc32
 
-from bridge.event import JobEvent, JobKey
+from bridge.event import EventType, JobEvent, JobKey
 from bridge.journal.store import WISHES, Checkpoint, Entry, SubscriptionRecord, SubscriptionState
 from bridge.journal.stores.sqlite import reads
 from bridge.journal.stores.sqlite.bulk import look_up, write
@@ -39,6 +40,9 @@ UPDATE subscription SET state = 'ended', reason = NULL, revision = (SELECT max(r
 """
 
 
+_TYPES = {type_: type_.value for type_ in EventType}
+
+
 class Append(NamedTuple):
     """The events of one subscription, and what moves with them."""
 
@@ -63,7 +67,7 @@ def append(connection: Connection, now_ms: int, appends: Sequence[Append]) -> li
     ends: dict[int, int] = dict(look_up(connection, _ENDS, _singles(a.subscription.partition for a in appends)))
     connection.execute("SAVEPOINT append")
     try:
-        appended = _insert(connection, now_ms, appends, sequences.copy(), ends.copy(), set())
+        appended = _insert(connection, now_ms, appends, sequences.copy(), ends.copy(), None)
     except IntegrityError:
         connection.execute("ROLLBACK TO append")
         offered = [(subscription.id, event.id) for subscription, events, _ in appends for event in events]
@@ -79,27 +83,25 @@ def _insert(
     appends: Sequence[Append],
     sequences: dict[int, int],
     ends: dict[int, int],
-    known: set[tuple[int, str]],
+    known: set[tuple[int, str]] | None,
 ) -> list[Appended]:
-    """Write what is not known yet. `sequences` and `ends` tell where subscriptions and partitions stand."""
+    """Write what is not known yet, or all, and let the table judge, where nobody has asked what is known.
+
+    `sequences` and `ends` tell where subscriptions and partitions stand.
+    """
     checkpoints: dict[int, Checkpoint] = {}
     rows: list[Entry] = []
     appended: list[Appended] = []
     for subscription, events, checkpoint in appends:
-        number, partition, before = subscription.id, subscription.partition, len(rows)
-        sequence, end = sequences[number], ends[partition]
-        for id_, source, subject, type_, data, time, traceparent in events:
-            if (mark := (number, id_)) in known:
-                continue
-            known.add(mark)
-            sequence += 1
-            end += 1
-            place = (partition, end, number, sequence, now_ms)
-            rows.append(Entry(*place, id_, source, subject, type_._value_, time, traceparent, data))
-        sequences[number], ends[partition] = sequence, end
+        number, partition = subscription.id, subscription.partition
+        fresh = events if known is None else _fresh(number, events, known)
+        entries = _entries((partition, ends[partition]), (number, sequences[number]), now_ms, fresh)
+        ends[partition] += len(entries)
+        sequences[number] += len(entries)
         if checkpoint is not None:
             checkpoints[number] = checkpoint
-        appended.append(Appended(rows[before:]))
+        rows += entries
+        appended.append(Appended(entries))
     write(connection, _APPEND, rows)
     write(connection, _MOVE_END, list(ends.items()))
     moved = [(number, sequences[number], c.cursor, c.memory, now_ms) for number, c in checkpoints.items()]
@@ -110,6 +112,32 @@ def _insert(
         if checkpoint is not None and checkpoint.ended:
             connection.execute(_ENDED, (subscription.id,))
     return appended
+
+
+def _fresh(number: int, events: Sequence[JobEvent], known: set[tuple[int, str]]) -> list[JobEvent]:
+    """The events that are not known, which then are."""
+    fresh = []
+    for event in events:
+        if (mark := (number, event.id)) not in known:
+            known.add(mark)
+            fresh.append(event)
+    return fresh
+
+
+def _entries(end: tuple[int, int], sequence: tuple[int, int], now_ms: int, events: Sequence[JobEvent]) -> list[Entry]:
+    """The events behind that end of a partition, and behind that sequence of a subscription.
+
+    Column by column: while this thread is in Python, the event loop is not.
+    """
+    if not events:
+        return []
+    (partition, position), (number, nth) = end, sequence
+    ids, sources, subjects, types, data, times, traceparents = zip(*events, strict=True)
+    rows = zip(
+        repeat(partition), count(position + 1), repeat(number), count(nth + 1), repeat(now_ms),
+        ids, sources, subjects, map(_TYPES.__getitem__, types), times, traceparents, data,
+    )  # fmt: skip
+    return list(map(Entry._make, rows))
 
 
 # -- subscriptions ----------------------------------------------------------------------------------------------------
