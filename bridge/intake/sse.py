@@ -74,13 +74,17 @@ class EventStream:
         return self._decoder.feed(chunk)
 
 
+_READ = "jobbridge.read_bytes"
+_FEW_STREAMS = 32
+
+
 class _Transport(AiohttpTransport):
     """Gives what has arrived in larger chunks than 16 KiB: each becomes a journal transaction."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await super().handle_async_request(request)
         if isinstance(response.stream, AiohttpResponseStream):
-            response.stream.CHUNK_SIZE = READ_BYTES
+            response.stream.CHUNK_SIZE = request.extensions[_READ]
         return response
 
 
@@ -157,6 +161,7 @@ class EventStreams:
             if trouble := _no_stream(response):
                 raise Rejected(f"{request.method} {request.url}: {trouble}", reason="no_stream")
             chunks = await stack.enter_async_context(aclosing(_chunks(response)))
+            stack.enter_context(self._turns.stream())
             self._on_open(1)
             stack.callback(self._on_open, -1)
             yield EventStream(chunks, Decoder(self._frame_bytes_max), self._turns, self._idle_timeout_s, self._on_bytes)
@@ -171,7 +176,17 @@ class EventStreams:
                 headers["Content-Type"] = "application/json"
             content = None if request.body is None else orjson.dumps(dict(request.body))
             url = str(httpx.URL(request.url).copy_merge_params(dict(request.params)))
-            opening = aconnect_sse(self._client, request.method, url, headers=headers, content=content, timeout=None)
+            # A stream among few waits for the journal alone, and the more it brings each time the better.
+            read_bytes = READ_BYTES if self._turns.streams > _FEW_STREAMS else 2 * READ_BYTES
+            opening = aconnect_sse(
+                self._client,
+                request.method,
+                url,
+                headers=headers,
+                content=content,
+                timeout=None,
+                extensions={_READ: read_bytes},
+            )
             async with asyncio.timeout(self._request_timeout_s):
                 source = await stack.enter_async_context(opening)
             outcome = f"{source.response.status_code // 100}xx"

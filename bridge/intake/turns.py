@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _PASS_BYTES = 32 << 10
 
@@ -21,6 +23,17 @@ class Turns:
         self._left = pass_bytes
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
         self._passing = False
+        self.streams = 0
+        """Streams that are open now."""
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """One more stream is open inside."""
+        self.streams += 1
+        try:
+            yield
+        finally:
+            self.streams -= 1
 
     async def take(self, size: int) -> None:
         """Wait for the turn to read `size` bytes."""
