@@ -23,7 +23,9 @@ async def read_topic(bootstrap_servers: str, topic: str) -> list[Arrival]:
     )
     await consumer.start()
     try:
-        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+        # Of topics that are not subscribed to, the client itself remembers nothing.
+        known = await consumer._client.fetch_all_metadata()
+        partitions = [TopicPartition(topic, number) for number in known.partitions_for_topic(topic) or ()]
         if not partitions:
             return []
         consumer.assign(partitions)

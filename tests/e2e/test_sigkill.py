@@ -15,13 +15,14 @@ from statistics import median
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from apache_kafka import apache_kafka
 from rig import SECRET, River, river, until
 
-from bridge.demo.broker import embedded_broker
 from bridge.demo.children import server
 from bridge.demo.receiver import SECRET_VARIABLE
 from bridge.demo.scene import TOPIC
 from bridge.demo.simulators.auvy_world import World
+from bridge.kafka.consumer import close
 
 
 class Moment(StrEnum):
@@ -84,11 +85,12 @@ class Kill:
 
 @asynccontextmanager
 async def tailing(servers: str) -> AsyncIterator[Tail]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=servers, isolation_level="read_committed", fetch_max_wait_ms=20)
+    consumer = AIOKafkaConsumer(
+        TOPIC, bootstrap_servers=servers, isolation_level="read_committed", fetch_max_wait_ms=20
+    )
     await consumer.start()
     try:
-        places = [TopicPartition(TOPIC, number) for number in sorted(consumer.partitions_for_topic(TOPIC) or ())]
-        consumer.assign(places)
+        places = sorted(consumer.assignment())
         await consumer.seek_to_beginning()
         tail = Tail(consumer, places)
         reading = asyncio.create_task(tail.read())
@@ -98,7 +100,7 @@ async def tailing(servers: str) -> AsyncIterator[Tail]:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
     finally:
-        await consumer.stop()
+        await close(consumer)
 
 
 async def start_job(place: River, simulator: str) -> None:
@@ -135,9 +137,10 @@ async def test_sigkill_at_any_moment_loses_and_repeats_nothing(tmp_path: Path) -
     seed = int(os.environ.get("SIGKILL_SEED") or Random().randrange(1 << 32))
     print(f"\nSIGKILL_SEED={seed}")
     dice, began_s = Random(seed), time.monotonic()
+    (kafka := tmp_path / "kafka").mkdir()
     moments = dice.sample(MOMENTS, len(MOMENTS))
     async with (
-        embedded_broker(tmp_path / "broker") as broker,
+        apache_kafka(kafka) as broker,
         server(tmp_path / "simulator.log", *SIMULATOR, f"--seed={seed}") as simulator,
         server(tmp_path / "receiver.log", *RECEIVER, f"--seed={seed}", environ={SECRET_VARIABLE: SECRET}) as receiver,
         river(tmp_path, simulator=simulator, receiver=receiver, servers=broker.bootstrap_servers) as place,
@@ -169,4 +172,4 @@ async def _exists(servers: str) -> bool:
     try:
         return TOPIC in await consumer.topics()
     finally:
-        await consumer.stop()
+        await close(consumer)
