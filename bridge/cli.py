@@ -17,7 +17,7 @@ import orjson
 
 from bridge import __version__
 from bridge.errors import BridgeError
-from bridge.listen.options import Options, listen_options
+from bridge.listen.options import LISTEN_OPTIONS, Options
 
 T = TypeVar("T")
 _SWITCH_INTERVAL_S = 0.0005
@@ -210,7 +210,7 @@ def schema(what: str) -> None:
 
 
 @cli.command()
-@listen_options
+@_all_of(*LISTEN_OPTIONS)
 def listen(**given: Any) -> None:
     """Receive webhooks here until Ctrl-C: verify each, tell what is wrong with it, and answer as asked."""
     from bridge.listen.run import listen  # noqa: PLC0415

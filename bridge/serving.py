@@ -11,13 +11,15 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from bridge.errors import Fatal
+from bridge.wire import authority
 
-_CLIENT_FAULTS = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
+CLIENT_FAULTS = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
+"""What aiohttp tells of that only a client can be to blame for."""
 
 
 def _ours(record: logging.LogRecord) -> bool:
     """Whether what aiohttp tells is our own fault: a request that is no HTTP is not worth a traceback."""
-    return not (record.exc_info and isinstance(record.exc_info[1], _CLIENT_FAULTS))
+    return not (record.exc_info and isinstance(record.exc_info[1], CLIENT_FAULTS))
 
 
 _LOG = logging.getLogger(__name__)
@@ -41,6 +43,6 @@ async def serve(app: web.Application, address: str, port: int) -> AsyncIterator[
             why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             raise Fatal(f"cannot listen on {address}:{port}: {why}") from error
         host, bound_port = runner.addresses[0][:2]
-        yield f"http://[{host}]:{bound_port}" if ":" in host else f"http://{host}:{bound_port}"
+        yield f"http://{authority(host, bound_port)}"
     finally:
         await runner.cleanup()

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
 from bridge import __version__
+
+if TYPE_CHECKING:
+    from aiohttp import StreamReader
 
 USER_AGENT = f"jobbridge/{__version__}"
 
 READ_BYTES = 64 << 10
 """What is taken off a socket and not asked for yet, about twice over, before its sender has to wait. Thousands of
 streams may stand still at once while the journal does."""
+
+
+def authority(host: str, port: int) -> str:
+    """`host:port`, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def basic(name: str, password: str) -> str:
+    """The value of an `Authorization` header by RFC 7617."""
+    return f"Basic {b64encode(f'{name}:{password}'.encode()).decode()}"
+
+
+async def start_of(content: StreamReader, bytes_max: int) -> bytes:
+    """A body as it arrives, up to so many bytes. What is left unread costs the connection."""
+    start = bytearray()
+    while len(start) < bytes_max and (chunk := await content.readany()):
+        start += chunk
+    return bytes(start[:bytes_max])
 
 
 def media_type(content_type: str) -> str:

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
 from brokers import Broker
+from cache import cache_folder
+
+from bridge.demo.broker import ended, list_topics
 
 VERSION = "4.1.1"
 
@@ -155,25 +157,14 @@ class ApacheKafka:
             _, writer = await asyncio.open_connection(host, int(port))
             writer.close()
             await writer.wait_closed()
-            admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
-            try:
-                await admin.start()
-                await admin.list_topics()
-                return True
-            finally:
-                await admin.close()
+            await list_topics(self.bootstrap_servers)
+            return True
         return False
 
     async def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(how)
-        try:
-            await asyncio.to_thread(process.wait, _STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            await asyncio.to_thread(process.wait)
+        if process is not None:
+            await ended(process, how, _STOP_S)
 
     def _tail(self) -> str:
         return " / ".join(self._log.read_text(errors="replace").strip().splitlines()[-3:])
@@ -245,7 +236,7 @@ def kafka_jars() -> Path:
     """The folder with Kafka and all it needs, the Java client included; fetched with Maven the first time."""
     if shutil.which("java") is None:
         unable("Apache Kafka needs Java 17, and there is no java here")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jobbridge"
+    cache = cache_folder()
     jars = cache / f"kafka-{VERSION}"
     if jars.is_dir():
         return jars

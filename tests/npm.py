@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -10,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from apache_kafka import unable
+from cache import cache_folder
 
 _FETCH_S = 180.0
 
@@ -19,7 +19,7 @@ def npm_package(name: str, version: str) -> Path:
     for tool in ("node", "npm"):
         if shutil.which(tool) is None:
             unable(f"the package {name} needs {tool}, and there is none here")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jobbridge"
+    cache = cache_folder()
     fetched = cache / f"{name}-{version}"
     if not fetched.is_dir():
         cache.mkdir(parents=True, exist_ok=True)

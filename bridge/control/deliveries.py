@@ -124,7 +124,7 @@ async def counts(request: web.Request) -> web.Response:
 async def look(request: web.Request) -> web.Response:
     """One delivery and the attempts that are kept of it."""
     sink = _sink(request)
-    delivery = await _found(request, sink, Place(*map(int, request.match_info["id"].split("-"))))
+    delivery = await _found(request, sink, _place(request.match_info["id"]))
     attempts = await _view(request).journal.outcomes.attempts(sink, delivery.place)
     return answer(_shape(delivery) | {"history": [answers.attempt(one) for one in attempts]})
 

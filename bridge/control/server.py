@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 from structlog.typing import FilteringBoundLogger
 
@@ -18,6 +17,7 @@ from bridge.control import deliveries, groups, health, jobs, subscriptions, webh
 from bridge.control.problem import BODY_BYTES_MAX, Problem, problems, unavailable
 from bridge.control.view import VIEW, View
 from bridge.errors import Fatal
+from bridge.serving import CLIENT_FAULTS
 
 
 def application(view: View) -> web.Application:
@@ -96,9 +96,6 @@ def _why(error: OSError) -> str:
     return os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error.strerror)
 
 
-_CLIENT_FAULTS = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
-
-
 class _Terse(logging.Handler):
     """Passes on what aiohttp logs about a connection, without its quotes of the request: they can hold the token."""
 
@@ -108,7 +105,7 @@ class _Terse(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        tell = self._log.debug if isinstance(error, _CLIENT_FAULTS) else self._log.error
+        tell = self._log.debug if isinstance(error, CLIENT_FAULTS) else self._log.error
         tell("control.connection", trouble=record.msg, error=type(error).__name__)
 
 

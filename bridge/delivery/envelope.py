@@ -34,7 +34,11 @@ def cloudevent_attributes(entry: Entry) -> list[tuple[str, str]]:
     with zeros, since its specification has it compared as text. In binary mode `datacontenttype` is the content
     type of the record and not an attribute header.
     """
-    return [*job_attributes(entry.source, entry.subject), *own_attributes(entry)]
+    return [
+        *job_attributes(entry.source, entry.subject),
+        *batch_attributes(entry.type, entry.recorded_ms),
+        *own_attributes(entry),
+    ]
 
 
 def job_attributes(source: str, subject: str) -> list[tuple[str, str]]:
@@ -48,14 +52,14 @@ def job_attributes(source: str, subject: str) -> list[tuple[str, str]]:
     ]
 
 
+def batch_attributes(type_: str, recorded_ms: int) -> list[tuple[str, str]]:
+    """The attributes that all events of a type share which were journalled together."""
+    return [("type", type_), ("recordedtime", rfc3339(recorded_ms))]
+
+
 def own_attributes(entry: Entry) -> list[tuple[str, str]]:
     """The attributes of this event alone."""
-    attributes = [
-        ("id", _clean(entry.id)),
-        ("type", entry.type),
-        ("recordedtime", rfc3339(entry.recorded_ms)),
-        ("sequence", f"{entry.sequence:0{_SEQUENCE_DIGITS}d}"),
-    ]
+    attributes = [("id", _clean(entry.id)), ("sequence", f"{entry.sequence:0{_SEQUENCE_DIGITS}d}")]
     if entry.time is not None:
         attributes.append(("time", _clean(entry.time)))
     if entry.traceparent is not None:

@@ -25,6 +25,26 @@ _STOP_S = 10.0
 _LOOK_S = 0.02
 
 
+async def ended(process: subprocess.Popen[bytes], how: signal.Signals, patience_s: float) -> None:
+    """Send the signal and wait for the process to be gone; killed when it is still there after so long."""
+    process.send_signal(how)
+    try:
+        await asyncio.to_thread(process.wait, patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        await asyncio.to_thread(process.wait)
+
+
+async def list_topics(bootstrap_servers: str) -> None:
+    """Return once a broker has told its topics; raises the client's error where none does."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    try:
+        await admin.start()
+        await admin.list_topics()
+    finally:
+        await admin.close()
+
+
 class EmbeddedBroker:
     """One broker on one port of the loopback interface, with one data directory."""
 
@@ -92,23 +112,12 @@ class EmbeddedBroker:
             raise Fatal(f"the embedded broker ended while it started: {self._tail()}")
 
     async def _answers(self) -> None:
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
-        try:
-            await admin.start()
-            await admin.list_topics()
-        finally:
-            await admin.close()
+        await list_topics(self.bootstrap_servers)
 
     async def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(how)
-        try:
-            await asyncio.to_thread(process.wait, _STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            await asyncio.to_thread(process.wait)
+        if process is not None:
+            await ended(process, how, _STOP_S)
 
     def _tail(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()

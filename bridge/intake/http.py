@@ -17,7 +17,7 @@ from bridge.errors import Rejected, Temporary
 from bridge.intake.budget import Budget
 from bridge.intake.decoding import decoded
 from bridge.intake.provider import Answer, Refusal, Request, common_refusal
-from bridge.wire import READ_BYTES, USER_AGENT, excerpt
+from bridge.wire import READ_BYTES, USER_AGENT, excerpt, start_of
 
 _REFUSAL_BYTES_MAX = 64 << 10
 _UNSENDABLE = (ValueError, aiohttp.NonHttpUrlClientError)
@@ -129,7 +129,4 @@ class SourceHttp:
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         """The body, cut behind the limit: one byte too many of an answer tells that it was too large."""
         limit = _REFUSAL_BYTES_MAX if response.status >= 300 else self._answer_bytes_max + 1
-        body = bytearray()
-        while len(body) < limit and (chunk := await response.content.readany()):
-            body += chunk
-        return bytes(body[:limit])
+        return await start_of(response.content, limit)

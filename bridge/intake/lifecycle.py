@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from bridge.event import SUSPENDED, EventType, Job, JobEvent, JobKey, JobStatus, Json
-from bridge.intake.provider import Reading
+from bridge.intake.provider import Payloads, Reading
 
 _BY_STATUS = {
     JobStatus.PENDING: EventType.QUEUED,
@@ -42,11 +42,18 @@ class Lifecycle:
     """One job as its readings told it so far. `memory` carries it over a restart."""
 
     def __init__(
-        self, key: JobKey, provider: str, memory: bytes, *, payloads: bool = True, event_bytes_max: int = 1 << 20
+        self,
+        key: JobKey,
+        provider: str,
+        memory: bytes,
+        *,
+        payloads: Payloads = "unless_told",
+        event_bytes_max: int = 1 << 20,
     ) -> None:
         self._key = key
         self._event_bytes_max = event_bytes_max
-        self._payloads = payloads
+        self._payloads = payloads != "never"
+        self._told_payloads = payloads == "always"
         kept: dict[str, Any] = orjson.loads(memory) if memory else {}
         known = kept.get("job", {})
         status = known.get("status")
@@ -185,7 +192,7 @@ class Lifecycle:
             parts += (b',"result":', orjson.dumps(reading.result))
         if reading.error is not None:
             parts += (b',"error":', orjson.dumps(reading.error))
-        if self._payloads and reading.payload is not None:
+        if self._payloads and reading.payload is not None and (self._told_payloads or not reading.told):
             parts += (b',"payload":', reading.payload)
         parts.append(b"}")
         return b"".join(parts)

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, NamedTuple, Protocol, Self
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self
 
 from pydantic import AfterValidator, AnyHttpUrl, BaseModel, ConfigDict, Field, model_validator
 
@@ -83,12 +83,17 @@ class Reading(NamedTuple):
     error: Json | None = None
     payload: bytes | None = None
     """The provider's own JSON, as it came."""
+    told: bool = False
+    """The other members tell all that the payload does: the same JSON value could be made of them."""
     fingerprint: str | None = None
     """Of a state: short and the same for the same state, so that repeats after a reconnect are known as such."""
     hole: bool = False
     """Positions are missing in front of this one: no loss by itself, but worth asking `backfill` first."""
     reopen: bool = False
 
+
+Payloads = Literal["always", "unless_told", "never"]
+"""When events carry the provider's payload."""
 
 Refusal = Callable[[Answer], BridgeError]
 """An API's error table: which error an answer means for the loop."""
@@ -262,7 +267,11 @@ class SourceSettings(BaseModel):
     poll_when_full: bool = Field(
         False, description="With no free place for a stream, follow by the status endpoint instead of waiting for one."
     )
-    payloads: bool = Field(True, description="Keep the provider's payload, as it came, in every event's data.")
+    payloads: Payloads = Field(
+        "unless_told",
+        description="Keep the provider's payload, as it came, in every event's data. `unless_told` leaves it out where "
+        "the event's own members tell all of it: a piece of text would go everywhere twice.",
+    )
 
     @model_validator(mode="after")
     def _has_no_credentials_in_addresses(self) -> Self:

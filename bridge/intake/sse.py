@@ -74,17 +74,26 @@ class EventStream:
         return self._decoder.feed(chunk)
 
 
-_READ = "jobbridge.read_bytes"
+_AMONG_FEW = "jobbridge.among_few"
 _FEW_STREAMS = 32
+_FEW_READ_BYTES = 4 * READ_BYTES
 
 
 class _Transport(AiohttpTransport):
-    """Gives what has arrived in larger chunks than 16 KiB: each becomes a journal transaction."""
+    """Gives what has arrived in larger chunks than 16 KiB: each becomes a journal transaction.
+
+    A stream among few waits for the journal alone, and the more it brings each time the better.
+    """
+
+    def __init__(self, among_many: aiohttp.ClientSession, among_few: aiohttp.ClientSession) -> None:
+        super().__init__(client=among_many, trust_env=False)
+        self._sessions = (among_many, READ_BYTES), (among_few, 2 * _FEW_READ_BYTES)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.client, chunk_bytes = self._sessions[request.extensions[_AMONG_FEW]]
         response = await super().handle_async_request(request)
         if isinstance(response.stream, AiohttpResponseStream):
-            response.stream.CHUNK_SIZE = request.extensions[_READ]
+            response.stream.CHUNK_SIZE = chunk_bytes
         return response
 
 
@@ -94,13 +103,22 @@ async def open_client(session: aiohttp.ClientSession) -> AsyncIterator[Client]:
 
     No cookies, no redirects, nothing from the environment. Closes `session` with itself.
     """
-    async with httpx.AsyncClient(
-        transport=_Transport(client=session, trust_env=False),
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        headers={"User-Agent": USER_AGENT},
-        trust_env=False,
-        follow_redirects=False,
-    ) as client:
+    async with (
+        session,
+        aiohttp.ClientSession(
+            connector=session.connector,
+            connector_owner=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=_FEW_READ_BYTES,
+        ) as roomy,
+        httpx.AsyncClient(
+            transport=_Transport(session, roomy),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            headers={"User-Agent": USER_AGENT},
+            trust_env=False,
+            follow_redirects=False,
+        ) as client,
+    ):
         yield client
 
 
@@ -176,8 +194,6 @@ class EventStreams:
                 headers["Content-Type"] = "application/json"
             content = None if request.body is None else orjson.dumps(dict(request.body))
             url = str(httpx.URL(request.url).copy_merge_params(dict(request.params)))
-            # A stream among few waits for the journal alone, and the more it brings each time the better.
-            read_bytes = READ_BYTES if self._turns.streams > _FEW_STREAMS else 2 * READ_BYTES
             opening = aconnect_sse(
                 self._client,
                 request.method,
@@ -185,7 +201,7 @@ class EventStreams:
                 headers=headers,
                 content=content,
                 timeout=None,
-                extensions={_READ: read_bytes},
+                extensions={_AMONG_FEW: self._turns.streams <= _FEW_STREAMS},
             )
             async with asyncio.timeout(self._request_timeout_s):
                 source = await stack.enter_async_context(opening)

@@ -7,7 +7,6 @@ import math
 import re
 import ssl
 import time
-from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -27,7 +26,7 @@ from aiokafka.abc import AbstractTokenProvider
 
 from bridge.errors import BridgeError, Fatal, Temporary
 from bridge.kafka.sasl import OAuth
-from bridge.wire import USER_AGENT, excerpt, retry_after_s
+from bridge.wire import USER_AGENT, basic, excerpt, retry_after_s, start_of
 
 ANSWER_BYTES_MAX = 256 << 10
 LIFETIME_S = 300.0
@@ -107,12 +106,9 @@ async def _fetch(settings: OAuth) -> tuple[str, float]:
             _session(settings, context) as session,
             session.post(settings.token_url, allow_redirects=False, **_form(settings)) as answer,
         ):
-            body = b""
-            async for chunk in answer.content.iter_any():
-                body += chunk
-                if len(body) > ANSWER_BYTES_MAX:
-                    body = b""  # is refused below as no token
-                    break
+            body = await start_of(answer.content, ANSWER_BYTES_MAX + 1)
+            if len(body) > ANSWER_BYTES_MAX:
+                body = b""  # is refused below as no token
     except ClientConnectorCertificateError as error:
         raise Fatal(
             f"{where} has a certificate that is not trusted: set `sasl.token_ca_file` ({error})", reason="kafka_denied"
@@ -144,12 +140,12 @@ def _form(settings: OAuth) -> dict[str, Any]:
     if settings.client_auth == "form":
         return {"data": form | {"client_id": name, "client_secret": secret}}
     # RFC 6749 section 2.3.1: both are form-encoded before they become a Basic credential.
-    return {"data": form, "headers": {"Authorization": f"Basic {_basic(settings)}"}}
+    return {"data": form, "headers": {"Authorization": _basic(settings)}}
 
 
 def _basic(settings: OAuth) -> str:
     name, secret = settings.client_id, settings.client_secret.get_secret_value()
-    return b64encode(f"{quote_plus(name)}:{quote_plus(secret)}".encode()).decode()
+    return basic(quote_plus(name), quote_plus(secret))
 
 
 def _refusal(where: str, answer: ClientResponse, body: bytes, settings: OAuth) -> BridgeError:
@@ -169,7 +165,7 @@ def _told(body: bytes, settings: OAuth) -> str:
         secret,
         quote_plus(secret),
         quote(secret, safe=""),
-        _basic(settings),
+        _basic(settings).removeprefix("Basic "),
         orjson.dumps(secret)[1:-1].decode(),
     }:
         body = body.replace(form.encode(), b"***")

@@ -18,6 +18,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from bridge.errors import BridgeError, Fatal
 from bridge.kafka.failure import Unproven, translated
+from bridge.wire import authority
 
 Options = Mapping[str, Any]
 
@@ -58,7 +59,7 @@ async def entrance(options: Options, session_part: float = 1.0) -> Entrance:
     met = await _first([(host, port) for host, port, _ in hosts], options)
     if met.advertised and met.address not in met.advertised:
         await _first(met.advertised, options)  # where clients go next, only to wait in silence if they cannot
-    return Entrance(_address(*met.address), met.started_s + session_part * met.session_s)
+    return Entrance(authority(*met.address), met.started_s + session_part * met.session_s)
 
 
 async def _first(addresses: Sequence[Address], options: Options) -> _Met:
@@ -98,10 +99,6 @@ async def _try(address: Address, options: Options) -> _Met | BridgeError:
         await _closed(connection)
 
 
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 class _Connection(AIOKafkaConnection):  # type: ignore[misc] # the library is untyped
     """Looks into the answers of the SASL exchange for what the library passes over."""
 
@@ -132,7 +129,7 @@ class _Connection(AIOKafkaConnection):  # type: ignore[misc] # the library is un
 
 
 async def _explained(error: Exception, host: str, port: int, options: Options) -> BridgeError:
-    brokers, what = _address(host, port), "let this client in"
+    brokers, what = authority(host, port), "let this client in"
     meant = translated(error, brokers, what)
     hung_up = isinstance(error, kafka.KafkaConnectionError | ConnectionError | ssl.SSLError)
     if isinstance(meant, Fatal) or not hung_up or isinstance(error, ConnectionRefusedError):

@@ -12,7 +12,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 from bridge.delivery.signing import PublicKey, SharedKey, parse_key, parse_public_key
 from bridge.errors import Fatal, Temporary
 from bridge.secret import read_file
-from bridge.wire import USER_AGENT
+from bridge.wire import USER_AGENT, start_of
 
 _FETCH = ClientTimeout(total=5)
 _SET_BYTES_MAX = 64 << 10
@@ -35,7 +35,7 @@ async def fetch_set(url: str) -> list[PublicKey]:
     """The ed25519 keys of the JWK set at that address. Raises `Temporary` when it cannot be had now."""
     try:
         async with ClientSession(timeout=_FETCH, headers={"user-agent": USER_AGENT}) as http, http.get(url) as reply:
-            content = await reply.content.read(_SET_BYTES_MAX)
+            content = await start_of(reply.content, _SET_BYTES_MAX)
             if reply.status != 200:
                 raise Temporary(f"--jwks: {url} answers {reply.status}", status=reply.status)
     except (ClientError, OSError, ValueError) as error:

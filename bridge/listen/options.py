@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import click
@@ -47,12 +46,12 @@ class Options:
 
     @classmethod
     def said(cls, **given: Any) -> Options:
-        """From the values of `listen_options`."""
+        """From the values of `LISTEN_OPTIONS`."""
         mood = {name: given.pop(name) for name in Mood.__slots__}
         return cls(**given, mood=Mood(**mood))
 
 
-_OPTIONS = (
+LISTEN_OPTIONS = (
     click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
     click.option("--port", type=click.IntRange(0, 65_535), default=8090, show_default=True, help="0 takes a free one."),
     click.option(
@@ -80,8 +79,3 @@ _OPTIONS = (
     click.option("--forms", is_flag=True, help="Show each delivery's payload form, our headers and all its data."),
     click.option("--json", "json_output", is_flag=True, help="Print a line of JSON for each, and for the counts."),
 )
-
-
-def listen_options(verb: Callable[..., None]) -> Callable[..., None]:
-    """The verb with all of them, in the order in which `--help` shows them."""
-    return reduce(lambda decorated, option: option(decorated), reversed(_OPTIONS), verb)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from cache import cache_folder
 
 MQ_BRIDGE = "1.2.0"
 _HERE = Path(__file__).parent
@@ -98,7 +98,7 @@ def _mq_bridge(way: str) -> Callable[[Course], Sequence[str]]:
 
 def _mq_bridge_package() -> Path:
     """The folder with the package, fetched once (about 100 MB): a compiled engine that nobody but this bench needs."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jobbridge"
+    cache = cache_folder()
     package = cache / f"mq-bridge-{MQ_BRIDGE}"
     if package.is_dir():
         return package

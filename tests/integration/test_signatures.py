@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
+import receiving
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from joserfc.jwk import KeySet, OKPKey
@@ -26,7 +27,6 @@ from bridge.delivery.sink import Trial
 from bridge.delivery.sinks.webhook import WebhookSettings, WebhookSink
 from bridge.errors import Fatal, Temporary
 from bridge.intake import providers
-from bridge.journal.store import Entry
 from bridge.secret import Referenced
 from bridge.settings import load
 
@@ -80,20 +80,8 @@ PRIVATE_KEYS = [new_private_key() for _ in range(3)]
 NEW_V1A, OLD_V1A, ENDED_V1A = (secret for secret, _ in PRIVATE_KEYS)
 PUBLIC_KEYS = [str(public) for _, public in PRIVATE_KEYS]
 
-ENTRY = Entry(
-    partition=0,
-    position=1,
-    subscription=1,
-    sequence=1,
-    recorded_ms=1_764_000_000_120,
-    id="auvy/job-1/5-0",
-    source="auvy",
-    subject="job-1",
-    type="job.output",
-    time="2025-11-24T16:00:00Z",
-    traceparent=None,
-    data='{"job":{"id":"job-1","status":"running"},"piece":"Grüße 🎈\\u0000"}'.encode(),
-)
+DATA = '{"job":{"id":"job-1","status":"running"},"piece":"Grüße 🎈\\u0000"}'.encode()
+ENTRY = receiving.ENTRY._replace(sequence=1, data=DATA)
 
 
 @pytest.fixture(scope="module", params=["pypi", "npm"])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from cache import cache_folder
 
 WHEELS = {
     "4.3.1": (
@@ -39,7 +40,7 @@ def require_helm(version: str) -> Path:
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jobbridge"
+    return cache_folder()
 
 
 def _fetch(version: str, target: Path) -> None:

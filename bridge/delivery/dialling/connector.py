@@ -14,6 +14,7 @@ from aiohttp.connector import Connection
 
 from bridge.delivery.dialling.judge import AddressInfo
 from bridge.delivery.dialling.settings import DiallingSettings
+from bridge.wire import authority
 
 
 class DiallingConnector(TCPConnector):
@@ -74,18 +75,17 @@ class DiallingConnector(TCPConnector):
             )
         try:
             self._judge.vet(addr_infos[0])
-            authority = _authority(addr_infos[0][4])
-            self._dialling(authority)
-            tunnel = await self._proxy.tunnel(authority)
+            receiver = _authority(addr_infos[0][4])
+            self._dialling(receiver)
+            tunnel = await self._proxy.tunnel(receiver)
         except OSError as error:
             raise client_error(req.connection_key, error) from error
         made = await self._wrap_existing_connection(
             *args, req=req, timeout=timeout, client_error=client_error, sock=tunnel, **kwargs
         )
-        self._tunnelled[made[1]] = authority
+        self._tunnelled[made[1]] = receiver
         return made
 
 
 def _authority(address: tuple[Any, ...]) -> str:
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return authority(*address[:2])

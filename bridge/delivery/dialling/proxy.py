@@ -9,8 +9,9 @@ import asyncio
 import errno
 import re
 import socket
-from base64 import b64encode
 from dataclasses import dataclass, field
+
+from bridge.wire import basic
 
 _ANSWER_BYTES_MAX = 16 << 10
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]")
@@ -81,8 +82,7 @@ class Proxy:
     def _request(self, authority: str) -> bytes:
         lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
         if self.username:
-            shown = b64encode(f"{self.username}:{self.password}".encode()).decode()
-            lines.append(f"Proxy-Authorization: Basic {shown}")
+            lines.append(f"Proxy-Authorization: {basic(self.username, self.password)}")
         return "\r\n".join([*lines, "", ""]).encode()
 
     def _refusal(self, authority: str, status: str) -> str:

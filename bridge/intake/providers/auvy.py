@@ -53,7 +53,7 @@ _KINDS = {
 }
 """Chunk kind: event type, name of the detail, and the one field it comes from (None: the whole chunk)."""
 
-_STREAM_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
+_PLACE_DIGITS_MAX = 20
 _PAGE, _OVERLAP = 100, 0.1
 
 
@@ -226,7 +226,8 @@ def _chunk(chunk: Any, key: str, cursor: Cursor | None, payload: bytes) -> Readi
     if known is not None:
         type_, name, field = known
         piece = chunk.get(field) if field else {k: v for k, v in chunk.items() if k != "type"}
-        return Reading(type_, key, cursor, detail={name: piece}, payload=payload)
+        told = field is None or (len(chunk) == 2 and field in chunk)  # each kind has a detail of its own name
+        return Reading(type_, key, cursor, detail={name: piece}, payload=payload, told=told)
     here = partial(Reading, key=key, cursor=cursor, payload=payload)
     if kind == "complete":
         return here(status=JobStatus.COMPLETED, provider_status="completed", result=chunk.get("result"))
@@ -235,11 +236,12 @@ def _chunk(chunk: Any, key: str, cursor: Cursor | None, payload: bytes) -> Readi
     return here(type=EventType.UNMAPPED, detail={"reason": "unknown_kind", "kind": kind})
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _place(stream_id: str) -> tuple[int, int] | None:
     """Redis-style ids compare as a pair of integers, never as text; None for anything else, which has no place."""
-    match = _STREAM_ID.fullmatch(stream_id)
-    return (int(match[1]), int(match[2])) if match else None
+    first, _, second = stream_id.partition("-")
+    digits = stream_id.isascii() and first.isdigit() and second.isdigit()
+    return (int(first), int(second)) if digits and max(len(first), len(second)) <= _PLACE_DIGITS_MAX else None
 
 
 def _digest(frame: Frame) -> str:

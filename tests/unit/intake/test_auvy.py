@@ -81,6 +81,29 @@ def test_each_kind_of_chunk_is_read_and_none_is_refused(chunk: Any, type_: Event
     )
 
 
+@pytest.mark.parametrize(
+    ("chunk", "told"),
+    [
+        ({"type": "token", "token": "Hel"}, True),
+        ({"type": "token", "token": "Hel", "index": 3}, False),
+        ({"type": "token", "text": "Hel"}, False),
+        ({"type": "content_block", "kind": "table", "rows": [1, None]}, True),
+        ({"type": "signal"}, True),
+        ({"type": "complete", "result": 1}, False),
+        ({"type": "hologram"}, False),
+    ],
+)
+def test_the_payload_is_told_only_where_it_can_be_made_again(chunk: dict[str, Any], told: bool) -> None:
+    provider, _ = auvy()
+    (reading,) = provider.read(frame(chunk), None)
+    assert reading.told is told
+    if told:
+        (name,) = reading.detail or {}
+        piece = (reading.detail or {})[name]
+        kinds = {"block": "content_block", "signal": "signal"}
+        assert chunk == ({"type": "token", "token": piece} if name == "text" else {"type": kinds[name], **piece})
+
+
 def test_the_last_chunk_claims_the_end_with_its_result_or_error() -> None:
     provider, _ = auvy()
     (complete,) = provider.read(frame({"type": "complete", "result": {"text": "Hello"}}), None)

@@ -67,7 +67,7 @@ def one(provider: Streamed, *parts: Any, cursor: str | None = None, **more: Any)
 
 def said(reading: Reading) -> dict[str, Any]:
     """What a reading says, without its place and payload."""
-    places = {"key", "cursor", "payload", "fingerprint", "hole", "reopen"}
+    places = {"key", "cursor", "payload", "told", "fingerprint", "hole", "reopen"}
     return {n: v for n in reading._fields if n not in places and (v := getattr(reading, n)) is not None}
 
 

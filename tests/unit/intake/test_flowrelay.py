@@ -37,7 +37,7 @@ def job(status: str = "processing", result: Any = None, **members: Any) -> dict[
 
 async def told(*bodies: Any) -> list[tuple[EventType, dict[str, Any]]]:
     """The events that the bodies make when they are polled one after the other, with their data."""
-    life = Lifecycle(JobKey("fr", "job_9f3c"), "flowrelay", b"", payloads=False)
+    life = Lifecycle(JobKey("fr", "job_9f3c"), "flowrelay", b"", payloads="never")
     events = []
     for body in bodies:
         provider, _ = flowrelay(body)

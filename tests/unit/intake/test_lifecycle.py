@@ -9,12 +9,12 @@ import pytest
 
 from bridge.event import EventType, JobEvent, JobKey, JobStatus
 from bridge.intake.lifecycle import Lifecycle
-from bridge.intake.provider import Reading
+from bridge.intake.provider import Payloads, Reading
 
 KEY = JobKey("auvy-prod", "job_1")
 
 
-def life(memory: bytes = b"", *, payloads: bool = True) -> Lifecycle:
+def life(memory: bytes = b"", *, payloads: Payloads = "unless_told") -> Lifecycle:
     return Lifecycle(KEY, "auvy", memory, payloads=payloads)
 
 
@@ -44,9 +44,21 @@ def test_an_event_tells_its_job_its_piece_and_the_payload_as_it_came() -> None:
     }
 
 
-def test_payloads_can_be_left_out() -> None:
-    (event,) = life(payloads=False).apply([Reading(type=EventType.OUTPUT, key="1-0", payload=b"{}")])
-    assert "payload" not in data(event)
+@pytest.mark.parametrize(
+    ("payloads", "told", "kept"),
+    [("always", True, True), ("unless_told", True, False), ("unless_told", False, True), ("never", False, False)],
+)
+def test_a_payload_is_kept_as_set(payloads: Payloads, told: bool, kept: bool) -> None:
+    reading = Reading(type=EventType.OUTPUT, key="1-0", payload=b"{}", told=told)
+    (event,) = life(payloads=payloads).apply([reading])
+    assert ("payload" in data(event)) is kept
+
+
+def test_what_comes_after_the_end_keeps_its_payload_whatever_it_told() -> None:
+    job = life()
+    end = Reading(status=JobStatus.COMPLETED, key="1-0")
+    *_, late = job.apply([end, Reading(type=EventType.OUTPUT, key="2-0", payload=b"{}", told=True)])
+    assert "payload" in data(late)
 
 
 @pytest.mark.parametrize(

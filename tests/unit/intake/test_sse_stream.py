@@ -130,11 +130,11 @@ async def test_what_has_arrived_and_waits_for_its_turn_is_known_to_be_unread(cli
         await asyncio.gather(*crowd)
 
 
-@pytest.mark.parametrize(("others", "share"), [(0, 2), (1000, 1)])
+@pytest.mark.parametrize(("others", "share"), [(0, 3), (1000, 1)])
 async def test_streams_that_nobody_reads_on_take_a_bounded_share_of_memory(
     client: httpx.AsyncClient, others: int, share: int
 ) -> None:
-    """The journal is full: every stream holds what it read last and what arrived since; twice as much where few are."""
+    """The journal is full: every stream holds what it read last and what arrived since; three times as much where few are."""
     sent = 0
     part = b"data: %b\n\n" % (b"x" * 1015) * 16
 

@@ -9,7 +9,14 @@ from typing import Literal, NamedTuple
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from bridge.delivery.envelope import DATA_TYPE, STRUCTURED_TYPE, job_attributes, own_attributes, structured
+from bridge.delivery.envelope import (
+    DATA_TYPE,
+    STRUCTURED_TYPE,
+    batch_attributes,
+    job_attributes,
+    own_attributes,
+    structured,
+)
 from bridge.journal.store import Entry
 
 Mode = Literal["binary", "structured"]
@@ -23,7 +30,7 @@ _CONTENT_TYPE = "datacontenttype"
 _DATA_HEADER = ("content-type", DATA_TYPE.encode())
 _STRUCTURED_HEADERS = [("content-type", STRUCTURED_TYPE.encode())]
 
-_OWN_NAMES = {name: "ce_" + name for name in ("id", "type", "recordedtime", "sequence", "time", "traceparent")}
+_OWN_NAMES = {name: "ce_" + name for name in ("id", "sequence", "time", "traceparent")}
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -77,8 +84,15 @@ def _job(source: str, subject: str) -> tuple[bytes, Sequence[Header]]:
     return f"{source}/{subject}".encode(), (*shared, _DATA_HEADER)
 
 
+@lru_cache(maxsize=1024)
+def _batch(type_: str, recorded_ms: int) -> Sequence[Header]:
+    """The headers that all records of a type share which were journalled together."""
+    return [("ce_" + name, value.encode()) for name, value in batch_attributes(type_, recorded_ms)]
+
+
 def _with_own(shared: Sequence[Header], entry: Entry) -> list[Header]:
-    return [*shared, *[(_OWN_NAMES[name], value.encode()) for name, value in own_attributes(entry)]]
+    own = [(_OWN_NAMES[name], value.encode()) for name, value in own_attributes(entry)]
+    return [*shared, *_batch(entry.type, entry.recorded_ms), *own]
 
 
 def stamp_ms(entry: Entry, timestamp: Timestamp) -> int:

@@ -9,8 +9,6 @@ import asyncio
 import ssl
 import struct
 import time
-from asyncio import IncompleteReadError
-from base64 import b64encode
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +30,7 @@ from bridge.delivery.sinks.kafka.subjects import Naming, subject
 from bridge.errors import BridgeError, Fatal, Temporary
 from bridge.secret import Secret
 from bridge.tls import trusting
-from bridge.wire import USER_AGENT, excerpt, retry_after_s
+from bridge.wire import USER_AGENT, basic, excerpt, retry_after_s, start_of
 
 _PREFIX = struct.Struct(">bI")
 _MAGIC = 0
@@ -159,7 +157,7 @@ class Registry:
                 headers={"content-type": _MEDIA_TYPE},
                 allow_redirects=False,
             ) as answer:
-                told = _told(await _read(answer))
+                told = _told(await start_of(answer.content, _ANSWER_BYTES_MAX))
         except ClientConnectorCertificateError as error:
             advice = "trust its issuer with `schema_registry.ca_file`"
             raise Fatal(f"{self._name}: {error.certificate_error}: {advice}", reason="registry_settings") from error
@@ -190,8 +188,7 @@ class Registry:
         headers = {"user-agent": USER_AGENT, "accept": _MEDIA_TYPE, "accept-encoding": "identity"}
         username, password = self._settings.username, self._settings.password
         if username is not None and password is not None:
-            pair = f"{username}:{password.get_secret_value()}".encode()
-            headers["authorization"] = f"Basic {b64encode(pair).decode()}"
+            headers["authorization"] = basic(username, password.get_secret_value())
         return headers
 
 
@@ -208,14 +205,6 @@ def _advice(status: int, code: object) -> tuple[str, str]:
         case 404, (40401 | 40403):  # subject unknown, schema unknown
             return "schema_missing", "register it, or set `schema_registry.register_schemas: true`"
     return "registry_settings", "no answer of a schema registry: check `schema_registry.url`"
-
-
-async def _read(answer: ClientResponse) -> bytes:
-    """The answer's body. What is over the limit is left unread, which costs the connection."""
-    try:
-        return bytes(await answer.content.readexactly(_ANSWER_BYTES_MAX))
-    except IncompleteReadError as end:
-        return end.partial
 
 
 def _told(content: bytes) -> dict[str, Any]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from fnmatch import translate
 from string import Formatter
 from typing import Annotated, NamedTuple
 
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from bridge.delivery.patterns import Pattern, any_of
 from bridge.delivery.sinks.kafka.topics import TopicSpec
 from bridge.journal.store import Entry
 
@@ -82,7 +82,7 @@ class TopicSettings(BaseModel):
 class RouteSettings(TopicSettings):
     """Events that go to a topic of their own. The first route that fits takes an event."""
 
-    types: list[Annotated[str, Field(min_length=1)]] = Field(
+    types: list[Pattern] = Field(
         ["*"], min_length=1, description="Event types of this route, as patterns such as `job.*`."
     )
     sources: list[str] = Field(default_factory=list, description="Sources of this route; all when empty.")
@@ -106,10 +106,7 @@ class Routes:
         """The last route takes every event that is left over."""
         self.specs: dict[str, TopicSpec] = {}
         """What is wanted of each topic named so far; at first those whose templates hold no fields."""
-        self._routes = [
-            _Route(re.compile("|".join(map(translate, one.types))), frozenset(one.sources), one.topic, one)
-            for one in routes
-        ]
+        self._routes = [_Route(any_of(one.types), frozenset(one.sources), one.topic, one) for one in routes]
         self._names: dict[tuple[str, str], str] = {}
         self._providers: dict[str, str] = {}
         for one in routes:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from fnmatch import fnmatchcase, translate
+from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 import orjson
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from bridge.delivery.envelope import cloudevent_attributes
+from bridge.delivery.patterns import any_of
 from bridge.event import EventType
 from bridge.expression import JmesPath, Unreadable
 from bridge.journal.store import Entry
@@ -22,14 +22,7 @@ def _fits_some_type(pattern: str) -> str:
     return pattern
 
 
-Pattern = Annotated[str, Field(min_length=1)]
-"""`*` stands for any characters, `?` for one, `[ab]` for one of these."""
 TypePattern = Annotated[str, AfterValidator(_fits_some_type)]
-
-
-def any_of(patterns: Iterable[str]) -> re.Pattern[str]:
-    """What matches whole texts that fit one of the patterns."""
-    return re.compile("|".join(map(translate, patterns)))
 
 
 class Filters:

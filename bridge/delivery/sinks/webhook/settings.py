@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from bridge.delivery.dialling import DiallingSettings
+from bridge.delivery.patterns import Pattern, any_of
 from bridge.delivery.signing_settings import SigningSettings
 from bridge.delivery.sink import Patience
-from bridge.delivery.sinks.webhook.filters import Pattern, TypePattern, any_of
+from bridge.delivery.sinks.webhook.filters import TypePattern
 from bridge.delivery.sinks.webhook.forms import FormName
 from bridge.delivery.sinks.webhook.headers import CustomHeaders
 from bridge.event import EventType

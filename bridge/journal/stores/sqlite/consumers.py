@@ -66,6 +66,11 @@ def settle(connection: Connection, now_ms: int, settles: Sequence[Settle]) -> li
     return [None] * len(settles)
 
 
+def sweep_again(connection: Connection, partition: int, position: int) -> None:
+    """Have the next prune look at the entries from that position on once more: some may not be needed any longer."""
+    connection.execute(_SWEEP_AGAIN, {"below": position - 1, "partition": partition})
+
+
 def _settle(
     connection: Connection,
     now_ms: int,
@@ -94,6 +99,5 @@ def _settle(
                 for position, subscription, state, *rest in outcomes
             ],
         )
-        below = min(outcome.position for outcome in outcomes) - 1
-        connection.execute(_SWEEP_AGAIN, {"below": below, "partition": partition})
+        sweep_again(connection, partition, min(outcome.position for outcome in outcomes))
     attempts_table.record(connection, consumer, partition, attempts)

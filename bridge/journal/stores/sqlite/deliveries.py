@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from bridge.errors import Rejected
 from bridge.journal.outcomes import Delivery, DeliveryState, Place, Selection
 from bridge.journal.stores.sqlite.bulk import write
+from bridge.journal.stores.sqlite.consumers import sweep_again
 
 LOOK = 1000
 """Entries in a window: a few milliseconds each for the thread that asks, and for whoever waits for it."""
@@ -156,7 +157,6 @@ _DROP = """
 UPDATE delivery SET state = 'dropped', since_ms = column4 FROM (VALUES :rows)
  WHERE consumer = column1 AND partition = column2 AND position = column3
 """
-_SWEEP_AGAIN = "UPDATE partition SET swept = :below WHERE number = :partition AND swept > :below"
 
 
 def refuse_log(connection: Connection, consumer: str) -> None:
@@ -187,8 +187,7 @@ def _drop(connection: Connection, now_ms: int, window: Window) -> Found:
     found = listed(connection, window, LOOK)
     write(connection, _DROP, [(window.selection.consumer, *one.place, now_ms) for one in found.deliveries])
     if found.deliveries:
-        below = found.deliveries[0].place.position - 1
-        connection.execute(_SWEEP_AGAIN, {"below": below, "partition": window.partition})
+        sweep_again(connection, window.partition, found.deliveries[0].place.position)
     return found
 
 
