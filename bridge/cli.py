@@ -23,7 +23,7 @@ T = TypeVar("T")
 _SWITCH_INTERVAL_S = 0.0005
 """The journal's writer thread gives up the interpreter at every row. With Python's own 5 ms a busy event loop would
 starve it: measured, 1.7k appended events a second instead of 24k or more."""
-_GARBAGE_OBJECTS = 20_000
+_GARBAGE_OBJECTS = 100_000
 """New containers between two looks for cyclic garbage. An event is a dozen of them and has no cycles: with Python's
 own 700 the looks cost as much again as putting records together."""
 

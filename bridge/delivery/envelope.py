@@ -19,7 +19,7 @@ from bridge.journal.store import Entry
 DATA_TYPE = "application/json"
 STRUCTURED_TYPE = "application/cloudevents+json; charset=UTF-8"
 
-_SEQUENCE_DIGITS = 12
+_SEQUENCE = "%012d"
 
 # What the CloudEvents String type leaves out (section 3.1), and with it all that could break a header line.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
@@ -59,7 +59,7 @@ def batch_attributes(type_: str, recorded_ms: int) -> list[tuple[str, str]]:
 
 def own_attributes(entry: Entry) -> list[tuple[str, str]]:
     """The attributes of this event alone."""
-    attributes = [("id", _clean(entry.id)), ("sequence", f"{entry.sequence:0{_SEQUENCE_DIGITS}d}")]
+    attributes = [("id", _clean(entry.id)), ("sequence", _SEQUENCE % entry.sequence)]
     if entry.time is not None:
         attributes.append(("time", _clean(entry.time)))
     if entry.traceparent is not None:

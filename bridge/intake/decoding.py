@@ -13,8 +13,6 @@ from bridge.wire import excerpt
 _LEVELS_MAX = 200
 """orjson reads 1,024 levels and writes 254; Python compares fewer than a thousand, and so do many receivers."""
 
-_NESTING = frozenset({dict, list})
-
 
 def decoded(data: bytes) -> tuple[Any, bytes]:
     """The value, and the JSON that tells it: `data` itself, unless it is nested beyond all reason.
@@ -22,7 +20,7 @@ def decoded(data: bytes) -> tuple[Any, bytes]:
     What lies deeper than 200 levels is then null in both. Raises ValueError for what is no JSON.
     """
     value = orjson.loads(data)
-    if not _flat(value) and data.count(b"[") + data.count(b"{") > _LEVELS_MAX:
+    if data.count(b"[") + data.count(b"{") > _LEVELS_MAX:
         try:
             orjson.dumps([[[[[[[[value]]]]]]]])  # as deep as we nest it ourselves, and then some
         except TypeError:
@@ -40,11 +38,6 @@ def oversized(frame: Frame) -> Json:
 def not_json(data: bytes) -> Json:
     """What to tell of data that is no JSON: all of it."""
     return {"reason": "not_json", "text": data.decode("utf-8", "replace")}
-
-
-def _flat(value: Any) -> bool:
-    """Whether it is an object of plain values, as most frames are: faster to see than brackets are to count."""
-    return type(value) is dict and _NESTING.isdisjoint(map(type, value.values()))
 
 
 def _cut(value: Any, levels: int) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from operator import attrgetter
 
 from bridge.journal.store import Entry
 
@@ -10,6 +12,8 @@ _ENTRY_BYTES = 512
 """What an entry takes in memory besides its data: small events are mostly that."""
 _SPARE = 2
 """Trimmed only once it is over its limit by this factor, so that each entry is moved a bounded number of times."""
+
+_data = attrgetter("data")
 
 
 class Tail:
@@ -20,19 +24,24 @@ class Tail:
         self._bytes_max = bytes_max
         self._bytes = 0
         self._entries: list[Entry] = []
+        self._pieces: deque[tuple[int, int]] = deque()
+        """How many entries came at once, and what they take."""
 
     def extend(self, entries: Sequence[Entry]) -> None:
         """Take over what was committed, in order, directly behind what is here."""
         if not entries:
             return
+        size = _ENTRY_BYTES * len(entries) + _data_bytes(entries)
         self._entries += entries
-        self._bytes += sum([_ENTRY_BYTES + len(entry.data) for entry in entries])
+        self._pieces.append((len(entries), size))
+        self._bytes += size
         if self._bytes > self._bytes_max * _SPARE:
             self._trim()
 
     def clear(self) -> None:
         """Forget everything: the store alone knows what is left."""
         self._entries.clear()
+        self._pieces.clear()
         self._bytes = 0
 
     def after(self, position: int, limit: int, bytes_max: int) -> Sequence[Entry] | None:
@@ -42,6 +51,8 @@ class Tail:
             return None
         start = position + 1 - entries[0].position
         found = entries[start : start + limit]
+        if _data_bytes(found) <= bytes_max:
+            return found
         total = 0
         for count, entry in enumerate(found):
             total += len(entry.data)
@@ -52,6 +63,11 @@ class Tail:
     def _trim(self) -> None:
         gone = 0
         while self._bytes > self._bytes_max:
-            self._bytes -= _ENTRY_BYTES + len(self._entries[gone].data)
-            gone += 1
+            count, size = self._pieces.popleft()
+            gone += count
+            self._bytes -= size
         del self._entries[:gone]
+
+
+def _data_bytes(entries: Sequence[Entry]) -> int:
+    return sum(map(len, map(_data, entries)))
