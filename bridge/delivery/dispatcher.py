@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NoReturn
 
 from structlog.typing import FilteringBoundLogger
 
@@ -41,28 +42,40 @@ class LogDispatcher:
         self._metrics = metrics
         self._log = log.bind(sink=consumer, partition=partition)
         self._clock = clock
+        self._begin()
+
+    def _begin(self) -> None:
+        self._added: list[Entry] = []
+        """What the writer has made ready, and the next flush takes along."""
+        self._more = asyncio.Event()
+        self._room = asyncio.Event()
 
     async def run(self, useful: Callable[[], None]) -> None:
         """Relay until cancelled; raises what the writer and the journal raise, and `Fatal` at a conflict of memories.
 
+        Three things go on at once: a batch is made ready, the one before it written, the one before that settled.
         Cancelled in the middle of a batch, it leaves the batch to the next run: the sink says then whether it counts.
         """
         async with self._sink.writer(self._partition) as writer:
             position = await self._resume(await writer.recover())
-            settling = asyncio.create_task(self._settle(position, ()))
+            self._begin()
+            adding = self._task(self._add(writer, position))
+            settling = self._task(self._settle(position, ()))
             try:
                 while True:
-                    entries = await self._following(position, settling)
-                    outcomes = await self._write(writer, entries)
+                    await self._until_more(adding, settling)
+                    entries, self._added = self._added, []
+                    self._room.set()
+                    outcomes = await self._flush(writer, entries)
                     await settling
                     useful()
-                    position = entries[-1].position
-                    settling = asyncio.create_task(self._settle(position, outcomes))
+                    settling = self._task(self._settle(entries[-1].position, outcomes))
                     if outcomes:  # the sink remembers only those of its last write
                         await settling
             finally:
+                adding.cancel()
                 settling.cancel()
-                await asyncio.wait({settling})
+                await asyncio.wait({adding, settling})
 
     async def park(self, error: BridgeError) -> None:
         """Nothing to note: the journal holds the entries, and what is unsettled is visible as depth."""
@@ -97,10 +110,38 @@ class LogDispatcher:
             reason="position_conflict",
         )
 
-    async def _write(self, writer: LogWriter, entries: Sequence[Entry]) -> Sequence[Outcome]:
+    async def _add(self, writer: LogWriter, position: int) -> NoReturn:
+        """Make ready what follows `position`, as it comes."""
+        while True:
+            while (room := self._sink.batch_entries - len(self._added)) <= 0:
+                self._room.clear()
+                await self._room.wait()
+            entries = await self._journal.pending(self._partition, position, limit=room)
+            await writer.add(entries)
+            self._added += entries
+            self._more.set()
+            position = entries[-1].position
+
+    async def _until_more(self, *tasks: asyncio.Task[Any]) -> None:
+        """Wait until something was added. Raises what the tasks raise, should one fail meanwhile."""
+        while not self._added:
+            for task in tasks:
+                if task.done():
+                    task.result()
+            self._more.clear()
+            await self._more.wait()
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Set going what `_until_more` is to hear of when it ends."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(lambda _: self._more.set())
+        return task
+
+    async def _flush(self, writer: LogWriter, entries: Sequence[Entry]) -> Sequence[Outcome]:
+        """Flush the writer, which holds these entries."""
         began = self._clock()
         try:
-            outcomes = await writer.write(entries)
+            outcomes = await writer.flush()
         except BridgeError as error:
             first, last = entries[0].position, entries[-1].position
             self._log.warning("batch.failed", first=first, last=last, reason=error.reason, error=str(error))
@@ -132,15 +173,3 @@ class LogDispatcher:
         """Settle a batch, while the next one is written already: the journal may lag behind the sink, never lead."""
         with self._metrics.settle_seconds.time():
             await self._journal.settle(self.group, self._partition, position, outcomes)
-
-    async def _following(self, position: int, settling: asyncio.Task[None]) -> Sequence[Entry]:
-        """The next entries behind `position`. Raises what the settling raises, should that fail meanwhile."""
-        pending = self._journal.pending(self._partition, position, limit=self._sink.batch_entries)
-        following = asyncio.create_task(pending)
-        try:
-            await asyncio.wait({following, settling}, return_when=asyncio.FIRST_COMPLETED)
-            if settling.done():
-                settling.result()
-            return await following
-        finally:
-            following.cancel()

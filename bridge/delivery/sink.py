@@ -45,8 +45,14 @@ class LogWriter(Protocol):
         None where the destination keeps no such memory: the journal's settled position then stands.
         """
 
-    async def write(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
-        """Hand over entries, in order; returns when they are durable there.
+    async def add(self, entries: Sequence[Entry]) -> None:
+        """Make entries ready to be written, in order, behind those that are. Nothing of them can be seen yet.
+
+        Called while a `flush` is under way as well: then they are for the next one. Raises as `flush` does.
+        """
+
+    async def flush(self) -> Sequence[Outcome]:
+        """Write all that was added before the call; returns when it is durable there.
 
         Returns outcomes only for entries that were not plainly delivered. Raises `Temporary` when none, or an
         unknown part, arrived: the writer is then closed and a new one recovers. `Fatal` when a person is needed.
@@ -58,9 +64,10 @@ class LogSink(Protocol):
     """A destination that keeps a log."""
 
     batch_entries: int
+    """So many entries are flushed at once, at most."""
 
     def writer(self, partition: int) -> AbstractAsyncContextManager[LogWriter]:
-        """Open the partition's only writer. Entering raises like `LogWriter.write`."""
+        """Open the partition's only writer. Entering raises like `LogWriter.flush`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,9 @@ class Pace:
 
     def grown(self, end: int) -> None:
         """The partition now ends there."""
+        if self._reached >= self._end:  # nothing was there to relay: that is no slowness
+            self._window_s, self._window_began = max(self._window_s, self._loop.time()), self._reached
+            self._quick = True
         self._end = end
 
     def pulled(self, position: int) -> None:

@@ -13,16 +13,17 @@ CHUNK_EVENTS = 50
 
 
 class JobApi:
-    """`streams` jobs that never end, and whose events begin all at once.
+    """`streams` jobs that never end. Each tells one event when it is asked for, to warm up on; the rest begin at once.
 
     All frames are made beforehand and leave in chunks of fifty, so that serving costs little next to reading.
     """
 
     def __init__(self, streams: int, events: int) -> None:
-        frames = [_frame(number) for number in range(1, max(events // streams, 1) + 1)]
+        self._first, *frames = [_frame(number) for number in range(max(events // streams, 1) + 1)]
         self.streams = streams
         self.events = len(frames) * streams
-        self.stream_bytes = sum(map(len, frames))
+        """Those that begin at once."""
+        self.stream_bytes = sum(map(len, frames)) + len(self._first)
         self.opened = asyncio.Event()
         """Every stream has been asked for."""
         self.flowing = asyncio.Event()
@@ -47,7 +48,7 @@ class JobApi:
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await answer.prepare(request)
-        await answer.write(b": hello\n\n")
+        await answer.write(self._first)
         self._opened += 1
         if self._opened == self.streams:
             self.opened.set()

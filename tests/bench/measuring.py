@@ -54,13 +54,15 @@ async def one_round(contestant: Contestant, api: JobApi, servers: str, directory
         async with _running(contestant.command(course), own / "log") as process:
             await _unless_ended(process, asyncio.wait_for(api.opened.wait(), START_S))
             family = _family(process.pid)
-            looks = await _unless_ended(process, _looks(reader, topic, api, family))
+            await _unless_ended(process, _looks(reader, topic, api.streams, family))
+            api.flowing.set()
+            looks = await _unless_ended(process, _looks(reader, topic, api.streams + api.events, family))
             peak_mb = sum(map(_peak_mb, family))
             last, count = await _written(servers, topic)
-            if count != api.events:
-                raise RuntimeError(f"{contestant.what}: {count} records of {api.events} events")
+            if count != api.streams + api.events:
+                raise RuntimeError(f"{contestant.what}: {count} records of {api.streams + api.events} events")
     began, ended = looks[0], next(look for look in looks if all(map(int.__gt__, look.ends, last)))
-    return Round(count / (ended.at_s - began.at_s), (ended.cpu_s - began.cpu_s) / count * 1e6, peak_mb)
+    return Round(api.events / (ended.at_s - began.at_s), (ended.cpu_s - began.cpu_s) / api.events * 1e6, peak_mb)
 
 
 @asynccontextmanager
@@ -111,16 +113,15 @@ async def _reader(servers: str) -> AsyncIterator[AIOKafkaConsumer]:
         await consumer.stop()
 
 
-async def _looks(reader: AIOKafkaConsumer, topic: str, api: JobApi, family: Sequence[int]) -> list[_Look]:
-    """Let the events flow and look again and again, until they can all have been written and nothing moves any more."""
+async def _looks(reader: AIOKafkaConsumer, topic: str, events: int, family: Sequence[int]) -> list[_Look]:
+    """Look again and again, until so many events can have been written and nothing moves any more."""
     places = [TopicPartition(topic, number) for number in range(PARTITIONS)]
     looks: list[_Look] = []
-    while not looks or time.perf_counter() < looks[-1].at_s + (STILL_S if sum(looks[-1].ends) >= api.events else END_S):
+    while not looks or time.perf_counter() < looks[-1].at_s + (STILL_S if sum(looks[-1].ends) >= events else END_S):
         ends = await reader.end_offsets(places)
         look = _Look(time.perf_counter(), _cpu_s(family), tuple(ends[place] for place in places))
         if not looks or look.ends != looks[-1].ends:
             looks.append(look)
-        api.flowing.set()
         await asyncio.sleep(LOOK_S)
     return looks
 

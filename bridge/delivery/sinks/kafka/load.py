@@ -35,8 +35,10 @@ class Load:
     """The records of one write, and which entries are dead by now."""
 
     def __init__(self, settings: KafkaSettings, targets: Mapping[str, Target]) -> None:
+        self.entries: list[Entry] = []
+        """All that were added, dead ones included."""
         self._settings = settings
-        self._targets = targets
+        self._targets = dict(targets)
         self._dead: dict[int, Outcome] = {}
         self._batches = self._none()
 
@@ -50,9 +52,14 @@ class Load:
         batches, self._batches = self._batches, self._none()
         return batches
 
+    def see(self, targets: Mapping[str, Target]) -> None:
+        """What is known of the topics by now."""
+        self._targets.update(targets)
+
     def events(self, entries: Sequence[Entry], topics: Sequence[str], frame: Frame | None) -> None:
         """Add the entries themselves, each for its topic. Those over `record_bytes_max` are dead."""
         settings, targets, add, refused = self._settings, self._targets, self._batches.add, []
+        self.entries += entries
         mode, timestamp, bytes_max = settings.mode, settings.timestamp, settings.record_bytes_max
         for entry, topic in zip(entries, topics, strict=True):
             item, target = record(entry, mode, timestamp), targets[topic]
@@ -65,11 +72,11 @@ class Load:
                 add((topic, partition_of(item.key, target.partitions)), target.batch_bytes, item)
         self.bury(refused)
 
-    def states(self, entries: Iterable[Entry]) -> None:
+    def states(self) -> None:
         """Add the rows that the entries change in the table of latest states, where there is one."""
         if latest := self._settings.latest:
             bytes_max = self._targets[latest.topic].record_bytes
-            for row in rows(entries, latest.tombstone_on, bytes_max, self._settings.timestamp):
+            for row in rows(self.entries, latest.tombstone_on, bytes_max, self._settings.timestamp):
                 self._put(latest.topic, row)
 
     def bury(self, refusals: Iterable[Refusal]) -> None:
@@ -90,9 +97,9 @@ class Load:
                 detail = f"{known.detail}; nor could it be a dead letter: {refusal.detail}"
                 self._dead[entry.position] = known._replace(detail=detail)
 
-    def mark(self, key: bytes, last: Entry) -> bytes:
+    def mark(self, key: bytes) -> bytes:
         """Add the mark of the last entry; returns its value. One that is added later counts in its stead."""
-        settings = self._settings
+        settings, last = self._settings, self.entries[-1]
         value = positions.encode(last, self.outcomes)
         place = (settings.positions_topic, positions.PARTITION)
         self._batches.add(place, settings.batch_bytes, Record(key, value, [], last.recorded_ms, last))

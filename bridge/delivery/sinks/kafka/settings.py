@@ -66,7 +66,7 @@ class KafkaSettings(Connection, SinkSettings):
     create_topics: bool = Field(False, description="Create topics that are missing.")
     replication_factor: int | None = Field(None, ge=1, description="Replicas of a created topic; the brokers' default.")
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field("none", description="Codec of the batches.")
-    batch_entries: int = Field(2000, ge=1, le=10_000, description="Entries in one transaction, at most.")
+    batch_entries: int = Field(4000, ge=1, le=10_000, description="Entries in one transaction, at most.")
     batch_bytes: int = Field(
         512 << 10, ge=1024, description="Size at which a record batch is full. Kafka's own 16 KiB costs throughput."
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
@@ -32,6 +32,14 @@ _PATIENCE_S = 2.0
 """A batch that is not taken by then may be for a topic that is gone: the client would wait for it in silence."""
 
 
+class _Lot(NamedTuple):
+    """What the next flush takes along."""
+
+    load: Load
+    loans: AsyncExitStack
+    """The memory that it takes, given back with this."""
+
+
 class KafkaWriter:
     """One producer, for one partition of the journal. `key` names it: its transactional id and its position's key."""
 
@@ -47,6 +55,9 @@ class KafkaWriter:
         self._targets: dict[str, Target] = {}
         self._producer: Any = None
         self._in_transaction = False
+        self._next = self._lot()
+        self._ground = asyncio.Lock()
+        """Held by who changes the producer or what is known of the topics: `add` and `flush` may both want to."""
         self._ours = ours
         """What the mark in Kafka can be while nobody else writes it: as last read, last committed or last tried, by
         this writer or the one before it in this process. Empty as long as none has read it."""
@@ -57,6 +68,8 @@ class KafkaWriter:
             await self._connect()
 
     async def close(self) -> None:
+        """Let go of everything; what was only added is forgotten."""
+        await self._next.loans.aclose()
         if self._producer is not None:
             await close(self._producer, in_transaction=self._in_transaction)
 
@@ -73,40 +86,50 @@ class KafkaWriter:
             return None
         return Mark(0, "") if held is None else positions.decode(held, settings.positions_topic)
 
-    async def write(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
-        """Write the entries and the mark of the last one, in one transaction where the guarantee asks for it.
+    async def add(self, entries: Sequence[Entry]) -> None:
+        """Make records of the entries, while the batch before them is on its way to the brokers."""
+        size = sum([len(entry.data) for entry in entries]) + _ENTRY_BYTES * len(entries)
+        topics = self._routes.topics(entries)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._memory.lent(size))
+            if {*topics, *self._own} - self._targets.keys():
+                async with self._bounded("tell about the topics"), self._ground:
+                    await self._require({*topics, *self._own} - self._targets.keys())
+            if self._registry is not None:
+                async with self._bounded("have its schemas registered"):
+                    await self._registry.prepare(zip(topics, [entry.type for entry in entries], strict=True))
+            lot = self._next  # of now: a flush may have begun meanwhile
+            lot.load.see(self._targets)
+            lot.load.events(entries, topics, None if self._registry is None else self._registry.frame)
+            lot.loans.push_async_exit(stack.pop_all())
+
+    async def flush(self) -> Sequence[Outcome]:
+        """Write what was added and the mark of the last entry, in one transaction where the guarantee asks for it.
 
         An entry that Kafka will never take is dead and the rest goes on. Raises as the seam says.
         """
-        size = sum([len(entry.data) for entry in entries]) + _ENTRY_BYTES * len(entries)
-        async with self._memory.lent(size), self._bounded("take a batch"):
+        (load, loans), self._next = self._next, self._lot()
+        async with loans, self._bounded("take a batch"):
             if self._link.stale:
-                await self._renew()
-            load = await self._load(entries)
+                async with self._ground:
+                    await self._renew()
+            load.states()
             if self._settings.exactly_once:
-                await self._transact(load, entries[-1])
+                await self._transact(load)
             else:
                 await self._deliver(load)
             return load.outcomes
 
-    async def _load(self, entries: Sequence[Entry]) -> Load:
-        topics = self._routes.topics(entries)
-        if unseen := {*topics, *self._own} - self._targets.keys():
-            await self._require(unseen)
-        if self._registry is not None:
-            await self._registry.prepare(zip(topics, [entry.type for entry in entries], strict=True))
-        load = Load(self._settings, self._targets.copy())
-        load.events(entries, topics, None if self._registry is None else self._registry.frame)
-        load.states(entries)
-        return load
+    def _lot(self) -> _Lot:
+        return _Lot(Load(self._settings, self._targets), AsyncExitStack())
 
-    async def _transact(self, load: Load, last: Entry) -> None:
-        value = load.mark(self._key, last)
+    async def _transact(self, load: Load) -> None:
+        value = load.mark(self._key)
         await self._producer.begin_transaction()
         self._in_transaction = True
         while refused := await self._send(load.take()):
             load.bury(refused)
-            value = load.mark(self._key, last)
+            value = load.mark(self._key)
         self._in_transaction = False
         self._ours.add(value)
         await self._producer.commit_transaction()
@@ -134,7 +157,8 @@ class KafkaWriter:
         for topic in topics:
             self._forget(topic)
         with suppress(kafka.KafkaError, OSError):  # brokers that are unwell have until the deadline
-            await self._require(topics)
+            async with self._ground:
+                await self._require(topics)
 
     def _forget(self, topic: str) -> None:
         self._topics.forget(topic)
