@@ -173,13 +173,13 @@ class EventStreams:
         """
         async with self._places, AsyncExitStack() as stack:
             await self._budget.take(prompt=True)
+            stack.enter_context(self._turns.stream())  # before it is open: many may be opened at once
             response = await self._respond(stack, request)
             if response.status_code >= 400:
                 raise self._budget.heed(refusal(await self._answer(response)))
             if trouble := _no_stream(response):
                 raise Rejected(f"{request.method} {request.url}: {trouble}", reason="no_stream")
             chunks = await stack.enter_async_context(aclosing(_chunks(response)))
-            stack.enter_context(self._turns.stream())
             self._on_open(1)
             stack.callback(self._on_open, -1)
             yield EventStream(chunks, Decoder(self._frame_bytes_max), self._turns, self._idle_timeout_s, self._on_bytes)

@@ -24,11 +24,11 @@ class Turns:
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
         self._passing = False
         self.streams = 0
-        """Streams that are open now."""
+        """Streams that are open now, or being opened."""
 
     @contextmanager
     def stream(self) -> Iterator[None]:
-        """One more stream is open inside."""
+        """One more stream is open inside, or being opened."""
         self.streams += 1
         try:
             yield

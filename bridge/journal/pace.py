@@ -12,7 +12,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 _LOOK_S = 0.25
-"""A relay's speed is that of the last window of so long. Without a step for two of them it stands."""
+"""A relay's speed is that of the last window of so long."""
+_STANDING_S = 2.0
+"""Without a step for so long a relay stands. Brokers take a good part of a second now and then."""
 _SLOW_PER_S = 1000.0
 _BEGIN_S = 5.0
 """What a relay may take to begin once the journal is open, say to be let in by its brokers."""
@@ -85,5 +87,5 @@ class Pace:
 
     def _worthwhile(self) -> bool:
         """Whether waiting will help: a relay is quick, at work, and not too far behind."""
-        standing = self._loop.time() - self._window_s > 2 * _LOOK_S
+        standing = self._loop.time() - self._window_s > _STANDING_S
         return self._quick and not standing and self._end - self._reached <= _FAR * self._lead_max
