@@ -14,10 +14,10 @@ from aiokafka import ConsumerRecord
 from brokers import Broker, committed
 
 from bridge.delivery.dispatcher import LogDispatcher
-from bridge.delivery.sink import Mark
+from bridge.delivery.sink import LogWriter, Mark
 from bridge.delivery.sinks.kafka import KafkaSettings, KafkaSink
 from bridge.event import EventType, JobEvent, JobKey
-from bridge.journal.store import Checkpoint, Entry, Journal
+from bridge.journal.store import Checkpoint, Entry, Journal, Outcome
 from bridge.telemetry.metrics import Metrics
 
 NOTHING = Mark(0, "")
@@ -55,6 +55,12 @@ def ids(first: int, last: int) -> list[str]:
     return [f"event-{number}" for number in range(first, last + 1)]
 
 
+async def write(writer: LogWriter, batch: Sequence[Entry]) -> Sequence[Outcome]:
+    """Add the batch and flush it."""
+    await writer.add(batch)
+    return await writer.flush()
+
+
 class Place:
     """Names of one test's own on the shared broker: topics, transactional ids, positions."""
 
@@ -85,7 +91,7 @@ async def abandon(writer: Any, batch: Sequence[Entry]) -> None:
         await asyncio.Event().wait()
 
     writer._producer.commit_transaction = never
-    writing = asyncio.create_task(writer.write(batch))
+    writing = asyncio.create_task(write(writer, batch))
     await sent.wait()
     writing.cancel()
     with suppress(asyncio.CancelledError):

@@ -21,7 +21,7 @@ from apache_kafka import apache_kafka
 from brokers import Broker, committed, written
 from generated import ROOT
 from programs import LANGUAGES, command
-from relaying import entries, entry, sink
+from relaying import entries, entry, sink, write
 
 from bridge.delivery.sink import LogWriter
 from bridge.delivery.sinks.kafka import KafkaSink
@@ -74,13 +74,13 @@ async def history(kafka: Broker) -> History:
             await _die_before_commit(await bridges.enter_async_context(relay.writer(partition)), batch)
         async with relay.writer(1) as successor:
             await _write(relay, 0, FIRST[5:])
-            await successor.write(SECOND)
+            await write(successor, SECOND)
     return History(kafka.bootstrap_servers, topic, stable, high)
 
 
 async def _write(relay: KafkaSink, partition: int, batch: Sequence[Entry]) -> None:
     async with relay.writer(partition) as writer:
-        await writer.write(batch)
+        await write(writer, batch)
 
 
 async def _die_before_commit(writer: LogWriter, batch: Sequence[Entry]) -> None:
@@ -92,7 +92,7 @@ async def _die_before_commit(writer: LogWriter, batch: Sequence[Entry]) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AIOKafkaProducer, "commit_transaction", never)
-        writing = asyncio.create_task(writer.write(batch))
+        writing = asyncio.create_task(write(writer, batch))
         await sent.wait()
         writing.cancel()
         with suppress(asyncio.CancelledError):

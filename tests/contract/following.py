@@ -141,7 +141,10 @@ class Sieve:
     async def recover(self) -> Mark | None:
         return None
 
-    async def write(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
+    async def add(self, entries: Sequence[Entry]) -> None:
+        pass
+
+    async def flush(self) -> Sequence[Outcome]:
         return ()
 
 

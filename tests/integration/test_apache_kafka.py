@@ -13,7 +13,7 @@ import pytest
 import structlog
 from apache_kafka import java_partitions
 from brokers import Broker, committed, written
-from relaying import NOTHING, Place, abandon, entries, entry, ids, journal_events
+from relaying import NOTHING, Place, abandon, entries, entry, ids, journal_events, write
 
 from bridge.delivery.dispatcher import LogDispatcher
 from bridge.delivery.sink import Mark
@@ -34,7 +34,7 @@ def place(kafka: Broker) -> Place:
 async def test_a_binary_record_reads_back_byte_for_byte(place: Place) -> None:
     data = '{"text": "ü\u2028", "big": 12345678901234567890}'.encode()
     async with place.sink().writer(0) as writer:
-        assert await writer.write([entry(1, data=data)]) == []
+        assert await write(writer, [entry(1, data=data)]) == []
     [record] = await committed(place.broker.bootstrap_servers, place.topic)
     assert (record.key, record.value, record.timestamp) == (b"auvy-prod/job-1", data, 1_760_000_000_001)
     headers = dict(record.headers)
@@ -44,7 +44,7 @@ async def test_a_binary_record_reads_back_byte_for_byte(place: Place) -> None:
 
 async def test_a_structured_record_is_one_json_value(place: Place) -> None:
     async with place.sink(mode="structured").writer(0) as writer:
-        await writer.write([entry(1)])
+        await write(writer, [entry(1)])
     [record] = await committed(place.broker.bootstrap_servers, place.topic)
     [(name, content_type)] = record.headers
     assert (name, content_type.partition(b";")[0]) == ("content-type", b"application/cloudevents+json")
@@ -55,7 +55,7 @@ async def test_a_structured_record_is_one_json_value(place: Place) -> None:
 @pytest.mark.parametrize("compression", ["gzip", "snappy", "lz4", "zstd"])
 async def test_every_codec_is_one_that_the_broker_takes(place: Place, compression: str) -> None:
     async with place.sink(compression=compression, partitions=1).writer(0) as writer:
-        await writer.write(entries(1, 100))
+        await write(writer, entries(1, 100))
     assert await place.ids() == ids(1, 100)
 
 
@@ -71,18 +71,18 @@ async def test_keys_go_where_the_java_client_puts_them(place: Place, tmp_path: P
     expected = await asyncio.to_thread(java_partitions, keys, 6, tmp_path)
     assert [partition_of(key.encode(), 6) for key in keys] == expected
     async with place.sink(partitions=6).writer(0) as writer:
-        await writer.write([entry(n, job=job) for n, job in enumerate(jobs, 1)])
+        await write(writer, [entry(n, job=job) for n, job in enumerate(jobs, 1)])
     records = await committed(place.broker.bootstrap_servers, place.topic)
     assert {record.key.decode(): record.partition for record in records} == dict(zip(keys, expected, strict=True))
 
 
 async def test_an_aborted_transaction_is_invisible_to_readers_and_to_recovery(place: Place) -> None:
     async with place.sink().writer(0) as writer:
-        await writer.write(entries(1, 10))
+        await write(writer, entries(1, 10))
         await abandon(writer, entries(11, 20))
     async with place.sink().writer(0) as writer:
         assert await writer.recover() == Mark(10, "event-10")
-        await writer.write(entries(11, 12))
+        await write(writer, entries(11, 12))
     assert sorted(await place.ids()) == sorted(ids(1, 12))
     assert len(await written(place.broker.bootstrap_servers, place.topic)) == 22  # hidden, not absent
 
@@ -99,11 +99,11 @@ async def test_a_successor_fences_a_predecessor_in_the_middle_of_a_transaction(p
             await commit()
 
         producer.commit_transaction = sleep_first
-        writing = asyncio.create_task(old.write(entries(1, 10)))
+        writing = asyncio.create_task(write(old, entries(1, 10)))
         await sent.wait()
         async with place.sink().writer(0) as new:
             assert await new.recover() == NOTHING
-            await new.write(entries(1, 10))
+            await write(new, entries(1, 10))
             go_on.set()
             with pytest.raises(Fatal) as caught:
                 await writing
@@ -116,7 +116,7 @@ async def test_a_process_that_slept_past_its_transactions_end_recovers_and_is_no
 ) -> None:
     relay = place.sink(delivery_timeout_s=0.5, transaction_timeout_s=1.0)
     async with relay.writer(0) as writer:
-        await writer.write(entries(1, 10))
+        await write(writer, entries(1, 10))
         producer: Any = writer._producer
         commit = producer.commit_transaction
 
@@ -126,17 +126,17 @@ async def test_a_process_that_slept_past_its_transactions_end_recovers_and_is_no
 
         producer.commit_transaction = sleep_first
         with pytest.raises(Temporary):
-            await writer.write(entries(11, 12))
+            await write(writer, entries(11, 12))
     async with relay.writer(0) as writer:
         assert await writer.recover() == Mark(10, "event-10")
-        await writer.write(entries(11, 12))
+        await write(writer, entries(11, 12))
     assert sorted(await place.ids()) == sorted(ids(1, 12))
 
 
 async def test_an_oversized_entry_is_dead_and_the_rest_goes_on(place: Place) -> None:
     big = b'"' + b"x" * 200_000 + b'"'
     async with place.sink(record_bytes_max=100_000, batch_bytes=16_384).writer(0) as writer:
-        outcomes = await writer.write([entry(1), entry(2, data=big), entry(3, data=big[:90_000] + b'"')])
+        outcomes = await write(writer, [entry(1), entry(2, data=big), entry(3, data=big[:90_000] + b'"')])
         [dead] = outcomes
         assert (dead.position, dead.state) == (2, DeliveryState.DEAD)
         assert await writer.recover() == Mark(3, "event-3", tuple(outcomes))
@@ -145,7 +145,7 @@ async def test_an_oversized_entry_is_dead_and_the_rest_goes_on(place: Place) -> 
 
 async def test_a_batch_of_records_up_to_their_limit_is_taken(place: Place) -> None:
     async with place.sink(partitions=1).writer(0) as writer:
-        assert await writer.write([entry(n, data=b'"' + b"x" * 990_000 + b'"') for n in range(1, 6)]) == []
+        assert await write(writer, [entry(n, data=b'"' + b"x" * 990_000 + b'"') for n in range(1, 6)]) == []
     assert await place.ids() == ids(1, 5)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 from brokers import Broker
-from relaying import NOTHING, Place, entries, ids, journal_events, run_until_settled
+from relaying import NOTHING, Place, entries, ids, journal_events, run_until_settled, write
 
 from bridge.delivery.sink import Mark
 from bridge.demo.broker import embedded_broker
@@ -31,9 +31,9 @@ def place(request: pytest.FixtureRequest) -> Place:
 async def test_the_position_comes_back_after_a_restart(place: Place) -> None:
     async with place.sink().writer(0) as writer, place.sink().writer(1) as other:
         assert await writer.recover() == NOTHING
-        await writer.write(entries(1, 10))
-        await other.write(entries(1, 3))
-        await writer.write(entries(11, 25))
+        await write(writer, entries(1, 10))
+        await write(other, entries(1, 3))
+        await write(writer, entries(11, 25))
     async with place.sink().writer(0) as writer, place.sink().writer(1) as other, place.sink("b").writer(0) as second:
         assert await writer.recover() == Mark(25, "event-25")
         assert await other.recover() == Mark(3, "event-3")
@@ -46,7 +46,7 @@ async def test_a_crash_between_commit_and_settling_repeats_nothing(place: Place,
         await journal.register(["kafka"])
         await journal_events(journal, 25)
         async with relay.writer(0) as writer:
-            await writer.write(await journal.pending(0, 0, limit=10))
+            await write(writer, await journal.pending(0, 0, limit=10))
         assert await journal.position("kafka", 0) == 0
         await run_until_settled(relay, journal, 25)
     assert await place.ids() == ids(1, 25)
@@ -59,7 +59,7 @@ async def test_an_open_transaction_of_another_sink_does_not_hide_the_position(pl
         try:
             await other.begin_transaction()
             await other.send_and_wait(place.positions, b"{}", key=b"other", partition=0)
-            await writer.write(entries(1, 10))
+            await write(writer, entries(1, 10))
             recovering = asyncio.create_task(writer.recover())
             await asyncio.sleep(0.3)
             assert not recovering.done()
@@ -71,13 +71,13 @@ async def test_an_open_transaction_of_another_sink_does_not_hide_the_position(pl
 
 async def test_a_successor_fences_its_predecessor(place: Place) -> None:
     async with place.sink().writer(0) as old:
-        await old.write(entries(1, 10))
+        await write(old, entries(1, 10))
         async with place.sink().writer(0) as new:
             assert await new.recover() == Mark(10, "event-10")
             with pytest.raises(Fatal, match="transactional_id_prefix") as caught:
-                await old.write(entries(11, 20))
+                await write(old, entries(11, 20))
             assert caught.value.reason == "fenced"
-            await new.write(entries(11, 20))
+            await write(new, entries(11, 20))
     assert sorted(await place.ids()) == sorted(ids(1, 20))
 
 
@@ -86,6 +86,6 @@ async def test_a_missing_topic_is_fatal_and_named(place: Place, guarantee: str, 
     relay = place.sink(create_topics=False, guarantee=guarantee)
     with pytest.raises(Fatal, match=missing) as caught:
         async with relay.writer(0) as writer:
-            await writer.write(entries(1, 1))
+            await write(writer, entries(1, 1))
     assert caught.value.reason == "topic_missing"
     assert "create_topics" in str(caught.value)

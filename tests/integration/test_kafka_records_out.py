@@ -11,7 +11,7 @@ from aiokafka import ConsumerRecord
 from brokers import Broker
 from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka_event, to_binary_event, to_structured_event
 from cluster import Cluster
-from relaying import GUARANTEES, Place, abandon, entries, entry, ids
+from relaying import GUARANTEES, Place, abandon, entries, entry, ids, write
 from schema_registry import schema_registry
 
 from bridge.delivery.sinks.kafka import partition_of
@@ -43,7 +43,7 @@ async def test_events_are_routed_to_topics_with_configs_of_their_own(place: Plac
     written = [entry(n, type_=type_, data=data) for n, type_ in enumerate(types, 1)]
     async with relay.writer(0) as writer:
         assert await cluster.partitions(output) == 3  # before there is any event
-        await writer.write([*written, written[0]._replace(position=6, id="event-6", source="other")])
+        await write(writer, [*written, written[0]._replace(position=6, id="event-6", source="other")])
     found = {topic: of_ids(await place.read(topic)) for topic in [output, f"{place.topic}.auvy.job", place.topic]}
     assert found == {
         output: ["event-2", "event-4"],
@@ -61,7 +61,7 @@ async def test_events_are_routed_to_topics_with_configs_of_their_own(place: Plac
 async def test_any_number_of_partitions_will_do_where_none_is_asked_for(place: Place, cluster: Cluster) -> None:
     await cluster.make(place.topic, 4)
     async with place.sink(partitions=None).writer(0) as writer:
-        await writer.write(entries(1, 20, jobs=10))
+        await write(writer, entries(1, 20, jobs=10))
     for record in await place.read():
         assert record.partition == partition_of(record.key, 4)
 
@@ -70,7 +70,7 @@ async def test_the_timestamp_is_when_it_happened_or_when_it_was_journalled(place
     happened = entry(1)._replace(time="2025-10-09T08:53:19.5Z")
     for name, timestamp in {"a": "event", "b": "recorded"}.items():
         async with place.sink(name, timestamp=timestamp, topic=f"{place.topic}.{name}").writer(0) as writer:
-            await writer.write([happened])
+            await write(writer, [happened])
     [event], [recorded] = await place.read(f"{place.topic}.a"), await place.read(f"{place.topic}.b")
     assert (event.timestamp, event.timestamp_type) == (1_759_999_999_500, 0)
     assert recorded.timestamp == happened.recorded_ms
@@ -84,7 +84,7 @@ async def test_the_official_library_reads_the_record_and_would_write_the_same(pl
     data = '{"job":{"id":"jöb ✓"},"text":"ü\u2028","big":1234567890123456789}'.encode()
     event = entry(1, job="jöb ✓", data=data)._replace(traceparent=TRACE)
     async with place.sink(mode=mode).writer(0) as writer:
-        await writer.write([event])
+        await write(writer, [event])
     [record] = await place.read()
     headers = dict(record.headers)
     assert len(headers) == len(record.headers)
@@ -107,7 +107,7 @@ async def test_the_official_library_reads_the_record_and_would_write_the_same(pl
 async def test_values_are_framed_where_there_is_a_schema_registry(place: Place) -> None:
     async with schema_registry() as registry:
         async with place.sink(schema_registry={"url": registry.url}).writer(0) as writer:
-            await writer.write([entry(1, data=b'{"n":1}')])
+            await write(writer, [entry(1, data=b'{"n":1}')])
         [record] = await place.read()
         assert record.value == b"\0" + (1).to_bytes(4, "big") + b'{"n":1}'
         assert list(registry.subjects) == [f"{place.topic}-value"]
@@ -149,7 +149,7 @@ async def test_the_compacted_table_is_the_last_state_of_every_job(
             for _ in range(dice.randrange(1, 6)):
                 batch = events[written : written + dice.randrange(1, 40)]
                 if batch:
-                    await writer.write(batch)
+                    await write(writer, batch)
                     written, batches = written + len(batch), batches + 1
             if guarantee == "exactly_once" and written < len(events):
                 await abandon(writer, events[written : written + 20])
@@ -171,7 +171,7 @@ async def test_a_row_is_removed_by_a_tombstone_behind_its_last_state(place: Plac
     table = f"{place.topic}.latest"
     async with place.sink(latest={"topic": table, "tombstone_on": ["job.completed"]}).writer(0) as writer:
         data = b'{"job":{"id":"j","status":"completed"},"result":42}'
-        await writer.write([entry(1), entry(2, job="job-2"), entry(3, type_="job.completed", data=data)])
+        await write(writer, [entry(1), entry(2, job="job-2"), entry(3, type_="job.completed", data=data)])
         records = await place.read(table)
         values = [record.value for record in records if record.key == b"auvy-prod/job-1"]
         assert [value and orjson.loads(value)["result"] for value in values] == [42, None]

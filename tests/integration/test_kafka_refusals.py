@@ -15,7 +15,7 @@ from aiokafka.errors import RequestTimedOutError
 from aiokafka.protocol.produce import ProduceRequest
 from brokers import Broker
 from cluster import Cluster
-from relaying import GUARANTEES, Place, abandon, entries, entry, ids, sized
+from relaying import GUARANTEES, Place, abandon, entries, entry, ids, sized, write
 
 from bridge.delivery.sink import Mark
 from bridge.delivery.sinks.kafka import KafkaSink
@@ -40,7 +40,7 @@ async def warm(relay: KafkaSink) -> AsyncIterator[Any]:
     """A writer that wrote `event-0` already: a topic just made may keep its first batch waiting, and a batch that is
     refused on another attempt than its first is no proof of anything."""
     async with relay.writer(0) as writer:
-        await writer.write([entry(0)])
+        await write(writer, [entry(0)])
         yield writer
 
 
@@ -78,9 +78,9 @@ async def test_an_oversized_record_goes_to_the_dead_letters_and_the_rest_on(plac
     relay = place.sink(record_bytes_max=100_000, dead_letters=graves, guarantee=guarantee)
     batch = [*one_job(1, 4), sized(5, 50_000), sized(6, 200_000), *one_job(7, 9)]
     async with warm(relay) as writer:
-        outcomes = await writer.write(batch)
+        outcomes = await write(writer, batch)
         assert "record_bytes_max" in (dead(outcomes, 6).detail or "")
-        await writer.write(one_job(10, 11))
+        await write(writer, one_job(10, 11))
     async with relay.writer(0) as writer:
         mark = await writer.recover()
         assert mark == (Mark(11, "event-11") if guarantee == "exactly_once" else None)
@@ -100,7 +100,7 @@ async def test_what_became_of_a_batch_with_an_oversized_record_is_known_after_a_
         await abandon(writer, batch)
     async with relay.writer(0) as writer:
         assert (await place.ids(), await place.read(f"{place.topic}.dead")) == (["event-0"], [])
-        outcomes = await writer.write(batch)
+        outcomes = await write(writer, batch)
         dead(outcomes, 2)
     async with relay.writer(0) as writer:
         assert await writer.recover() == Mark(3, "event-3", tuple(outcomes))
@@ -117,9 +117,9 @@ async def test_a_topics_own_limit_counts_where_it_is_lower(place: Place, cluster
     batch = [sized(n, 3_000) for n in range(1, 40)] + [sized(40, 30_000)] + [sized(n, 3_000) for n in range(41, 60)]
     async with warm(relay) as writer:
         assert writer._targets[place.topic].batch_bytes == 20_000  # not found out by refusals
-        outcomes = await writer.write(batch)
+        outcomes = await write(writer, batch)
         assert place.topic in (dead(outcomes, 40).detail or "")
-        assert await writer.write([entry(60)]) == []
+        assert await write(writer, [entry(60)]) == []
     assert await place.ids() == [id_ for id_ in ids(0, 60) if id_ != "event-40"]
     [letter] = await place.read(f"{place.topic}.dead")
     assert (letter.value, text(letter)["dead_letter_reason"]) == (batch[39].data, "record_too_large")
@@ -128,19 +128,19 @@ async def test_a_topics_own_limit_counts_where_it_is_lower(place: Place, cluster
 
 async def test_a_record_over_the_topics_limit_may_fit_once_it_is_compressed(place: Place) -> None:
     async with place.sink(topic_config={"max.message.bytes": 20_000}, compression="lz4").writer(0) as writer:
-        assert await writer.write([sized(1, 200_000)]) == []
+        assert await write(writer, [sized(1, 200_000)]) == []
     assert await place.ids() == ["event-1"]
 
 
 async def test_a_limit_that_changes_while_the_writer_runs_is_seen(place: Place, cluster: Cluster) -> None:
     async with place.sink(partitions=1).writer(0) as writer:
-        await writer.write([sized(n, 3_000) for n in range(1, 40)])
+        await write(writer, [sized(n, 3_000) for n in range(1, 40)])
         await configure(cluster, place.topic, {"max.message.bytes": "20000"})
-        assert await writer.write([sized(n, 3_000) for n in range(40, 80)]) == []
+        assert await write(writer, [sized(n, 3_000) for n in range(40, 80)]) == []
         assert writer._targets.keys() == {place.positions}  # to be looked at again, and its limit with it
-        dead(await writer.write([sized(80, 30_000)]), 80)
+        dead(await write(writer, [sized(80, 30_000)]), 80)
         await configure(cluster, place.topic, {"max.message.bytes": "500000"})
-        assert await writer.write([sized(81, 30_000)]) == []
+        assert await write(writer, [sized(81, 30_000)]) == []
     assert await place.ids() == [id_ for id_ in ids(1, 81) if id_ != "event-80"]
 
 
@@ -158,10 +158,10 @@ async def test_the_record_that_the_brokers_refuse_is_found_among_many(place: Pla
     for position in culprits:
         batch[position - 1] = batch[position - 1]._replace(time="2025-01-02T03:04:05Z")
     async with relay.writer(0) as writer:
-        await writer.write([event._replace(position=0, id="event-0") for event in batch[9:19]])
-        outcomes = await writer.write(batch)
+        await write(writer, [event._replace(position=0, id="event-0") for event in batch[9:19]])
+        outcomes = await write(writer, batch)
         assert {outcome.position for outcome in outcomes} == culprits
-        assert await writer.write([entry(301)._replace(time=None, recorded_ms=now_ms)]) == []
+        assert await write(writer, [entry(301)._replace(time=None, recorded_ms=now_ms)]) == []
         if guarantee == "exactly_once":
             assert await writer.recover() == Mark(301, "event-301")
     records = await place.read()
@@ -177,16 +177,16 @@ async def test_the_record_that_the_brokers_refuse_is_found_among_many(place: Pla
 @GUARANTEES
 async def test_without_a_dead_letter_topic_the_journal_alone_knows_of_the_dead(place: Place, guarantee: str) -> None:
     async with warm(place.sink(record_bytes_max=2_000_000, guarantee=guarantee)) as writer:
-        dead(await writer.write([entry(1), sized(2, 1_500_000), entry(3)]), 2)
+        dead(await write(writer, [entry(1), sized(2, 1_500_000), entry(3)]), 2)
     assert await place.ids() == ["event-0", "event-1", "event-3"]
 
 
 async def test_a_dead_letter_that_is_refused_too_stops_nothing(place: Place, cluster: Cluster) -> None:
     graves = f"{place.topic}.dead"
     async with place.sink(record_bytes_max=10_000, dead_letters={"topic": graves}).writer(0) as writer:
-        dead(await writer.write([sized(1, 20_000)]), 1)
+        dead(await write(writer, [sized(1, 20_000)]), 1)
         await configure(cluster, graves, {"max.message.bytes": "100"})
-        outcome = dead(await writer.write([entry(2), sized(3, 20_000), entry(4)]), 3)
+        outcome = dead(await write(writer, [entry(2), sized(3, 20_000), entry(4)]), 3)
     assert "nor could it be a dead letter" in (outcome.detail or "")
     assert await place.ids() == ["event-2", "event-4"]
 
@@ -198,7 +198,7 @@ async def test_a_refused_row_of_the_table_is_a_dead_letter_of_an_event_that_arri
     async with warm(place.sink(latest={"topic": table}, dead_letters={"topic": graves})) as writer:
         await configure(cluster, table, {"cleanup.policy": "compact", "max.message.bytes": "100"})
         data = b'{"job":{"id":"job-1","source":"auvy-prod","provider":"auvy"}}'
-        assert table in (dead(await writer.write([entry(1, data=data)]), 1).detail or "")
+        assert table in (dead(await write(writer, [entry(1, data=data)]), 1).detail or "")
     assert await place.ids() == ["event-0", "event-1"]
     [letter] = await place.read(graves)
     assert text(letter)["dead_letter_topic"] == table
@@ -208,7 +208,7 @@ async def test_a_position_that_is_refused_stops_the_sink_and_says_so(place: Plac
     async with warm(place.sink()) as writer:
         await configure(cluster, place.positions, {"cleanup.policy": "compact", "max.message.bytes": "100"})
         with pytest.raises(Fatal, match=place.positions) as caught:
-            await writer.write([entry(1)])
+            await write(writer, [entry(1)])
         assert caught.value.reason == "position_refused"
 
 
@@ -216,7 +216,7 @@ async def test_a_refusal_after_an_answer_was_lost_blames_no_record(place: Place)
     async with warm(place.sink(record_bytes_max=2_000_000)) as writer:
         lose_answers(writer, 1)
         with pytest.raises(Temporary, match="another attempt"):
-            await writer.write([sized(1, 1_500_000)])
+            await write(writer, [sized(1, 1_500_000)])
     assert await place.ids() == ["event-0"]
 
 
@@ -253,9 +253,9 @@ async def test_a_cluster_that_is_merely_unwell_makes_no_dead_letters(place: Plac
     async with warm(relay) as writer:
         lose_answers(writer, 1000)
         with pytest.raises(Temporary, match=r"within 1\.5 s"):
-            await writer.write(entries(1, 100))
+            await write(writer, entries(1, 100))
     async with relay.writer(0) as writer:
         assert await writer.recover() == Mark(0, "event-0")
-        assert await writer.write(entries(1, 100)) == []
+        assert await write(writer, entries(1, 100)) == []
     assert sorted(await place.ids()) == sorted(ids(0, 100))
     assert await place.read(graves) == []

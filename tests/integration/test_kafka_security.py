@@ -19,7 +19,7 @@ from apache_kafka import free_ports
 from cable import Cable, Line
 from certificates import Authority, Certificate
 from pydantic import SecretStr
-from relaying import Place, entries, ids
+from relaying import Place, entries, ids, write
 from secured_kafka import CLIENT_SECRET, PASSWORD, SESSION_S, Secured, TokenEndpoint, secured_kafka
 from serving import serving
 
@@ -73,7 +73,7 @@ async def refused(place: Place, **options: Any) -> Fatal:
     """What the sink says when it cannot write at once."""
     with pytest.raises(Fatal) as caught:
         async with place.sink(**options).writer(0) as writer:
-            await writer.write(entries(1, 1))
+            await write(writer, entries(1, 1))
     assert PASSWORD not in str(caught.value)
     return caught.value
 
@@ -82,7 +82,7 @@ async def refused(place: Place, **options: Any) -> Fatal:
 @pytest.mark.parametrize("mechanism", PASSWORDS)
 async def test_a_user_with_a_password_writes(secured: Secured, place: Place, listener: str, mechanism: str) -> None:
     async with place.sink(**way(secured, listener, sasl=user(mechanism))).writer(0) as writer:
-        await writer.write(entries(1, 5))
+        await write(writer, entries(1, 5))
     assert sorted(await place.ids()) == ids(1, 5)
 
 
@@ -91,7 +91,7 @@ async def test_a_client_with_a_token_writes(
     secured: Secured, place: Place, endpoint: TokenEndpoint, listener: str
 ) -> None:
     async with place.sink(**way(secured, listener, sasl=client(endpoint))).writer(0) as writer:
-        await writer.write(entries(1, 5))
+        await write(writer, entries(1, 5))
     assert sorted(await place.ids()) == ids(1, 5)
     assert len(endpoint.given) == 1
 
@@ -99,7 +99,7 @@ async def test_a_client_with_a_token_writes(
 async def test_a_client_with_a_certificate_writes(secured: Secured, place: Place) -> None:
     own = identity(secured, secured.authority.sign("bridge"))
     async with place.sink(**way(secured, "mutual", tls=own)).writer(0) as writer:
-        await writer.write(entries(1, 5))
+        await write(writer, entries(1, 5))
     assert sorted(await place.ids()) == ids(1, 5)
 
 
@@ -174,7 +174,7 @@ async def test_a_broker_with_another_name_is_refused_unless_names_do_not_count(s
     }
     assert "`tls.check_hostname: false`" in str(await refused(place, **named))
     async with place.sink(**named | {"tls": tls | {"check_hostname": False}}).writer(0) as writer:
-        await writer.write(entries(1, 5))
+        await write(writer, entries(1, 5))
 
 
 async def test_a_missing_expired_or_foreign_client_certificate_is_fatal_and_named(
@@ -233,7 +233,7 @@ async def test_a_missing_right_to_create_topics_is_fatal_and_names_the_setting(s
 
 async def test_a_missing_right_on_the_group_is_fatal_and_named(secured: Secured, place: Place) -> None:
     async with place.sink().writer(0) as writer:
-        await writer.write(entries(1, 1))
+        await write(writer, entries(1, 1))
     connection = Connection.model_validate(way(secured, "clear", sasl=user("plain", "no-group")))
     with pytest.raises(Fatal, match="`group_id`"):
         async with joined(connection, topic=place.topic, group_id="g", session_timeout_s=10.0):
@@ -260,7 +260,7 @@ async def test_one_address_out_of_several_that_lets_us_in_is_enough(secured: Sec
             "sasl": user("scram-sha-256"),
         }
         async with place.sink(**options).writer(0) as writer:
-            await writer.write(entries(1, 5))
+            await write(writer, entries(1, 5))
     assert sorted(await place.ids()) == ids(1, 5)
 
 
@@ -279,16 +279,16 @@ async def test_a_renewed_certificate_is_used_by_the_writer_that_is_open(secured:
     tls = identity(secured, own)
     link = await Connection.model_validate(way(secured, "mutual", tls=tls)).link()
     async with place.sink(**way(secured, "mutual", tls=tls)).writer(0) as writer:
-        await writer.write(entries(1, 5))
+        await write(writer, entries(1, 5))
         stale = [link.stale]
         renewed.file.replace(own.file)
         stale.append(link.stale)  # a certificate and the key of another
-        await writer.write(entries(6, 10))
+        await write(writer, entries(6, 10))
         renewed.key_file.replace(own.key_file)
         stale.append(link.stale)
         for topic in (place.topic, place.positions):
             await deny(secured.broker.bootstrap_servers, WRITE, topic, user="User:CN=bridge")
-        await writer.write(entries(11, 15))
+        await write(writer, entries(11, 15))
     assert stale == [False, False, True]
     assert sorted(await place.ids()) == sorted(ids(1, 15))
 
@@ -298,7 +298,7 @@ async def write_for(place: Place, duration_s: float, **options: Any) -> None:
     async with place.sink(**options).writer(0) as writer:
         first, written, until_s = writer._producer, 0, time.monotonic() + duration_s
         while time.monotonic() < until_s:
-            await writer.write(entries(written + 1, written + 10))
+            await write(writer, entries(written + 1, written + 10))
             written += 10
             await asyncio.sleep(0.1)
         assert writer._producer is not first

@@ -14,7 +14,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ProducerFenced
 from brokers import committed
-from relaying import entries, entry, journal_events, run_until_settled, sink
+from relaying import entries, entry, journal_events, run_until_settled, sink, write
 
 from bridge.delivery.sink import Mark
 from bridge.delivery.sinks.kafka import PLUG, KafkaSettings, build, partition_of
@@ -35,7 +35,7 @@ async def broker(tmp_path: Path) -> AsyncIterator[EmbeddedBroker]:
 async def test_binary_mode_puts_the_attributes_into_headers_and_the_data_untouched(broker: EmbeddedBroker) -> None:
     data = '{"text": "ü\u2028", "big": 12345678901234567890}'.encode()
     async with sink(broker).writer(0) as writer:
-        assert await writer.write([entry(1, data=data)]) == []
+        assert await write(writer, [entry(1, data=data)]) == []
     [record] = await committed(broker.bootstrap_servers, "jobs.events")
     assert record.key == b"auvy-prod/job-1"
     assert record.value == data
@@ -52,7 +52,7 @@ async def test_binary_mode_puts_the_attributes_into_headers_and_the_data_untouch
 
 async def test_structured_mode_is_one_json_value(broker: EmbeddedBroker) -> None:
     async with sink(broker, mode="structured").writer(0) as writer:
-        await writer.write([entry(1)])
+        await write(writer, [entry(1)])
     [record] = await committed(broker.bootstrap_servers, "jobs.events")
     [(name, content_type)] = record.headers
     assert (name, content_type.partition(b";")[0]) == ("content-type", b"application/cloudevents+json")
@@ -63,8 +63,8 @@ async def test_structured_mode_is_one_json_value(broker: EmbeddedBroker) -> None
 async def test_each_job_keeps_its_order_in_the_partition_of_its_key(broker: EmbeddedBroker) -> None:
     written = entries(1, 500, jobs=20)
     async with sink(broker, batch_bytes=2048, compression="lz4").writer(0) as writer:
-        await writer.write(written[:300])
-        await writer.write(written[300:])
+        await write(writer, written[:300])
+        await write(writer, written[300:])
     records = await committed(broker.bootstrap_servers, "jobs.events")
     assert len({record.partition for record in records}) > 1
     assert all(record.partition == partition_of(record.key, 6) for record in records)
@@ -76,7 +76,7 @@ async def test_each_job_keeps_its_order_in_the_partition_of_its_key(broker: Embe
 
 async def test_the_topic_follows_its_template(broker: EmbeddedBroker) -> None:
     async with sink(broker, topic="{source}.{kind}").writer(0) as writer:
-        await writer.write([entry(1), entry(2, type_="watch.gap")])
+        await write(writer, [entry(1), entry(2, type_="watch.gap")])
     assert len(await committed(broker.bootstrap_servers, "auvy-prod.job")) == 1
     assert len(await committed(broker.bootstrap_servers, "auvy-prod.watch")) == 1
 
@@ -84,7 +84,7 @@ async def test_the_topic_follows_its_template(broker: EmbeddedBroker) -> None:
 async def test_the_position_is_kept_when_the_broker_restarts(broker: EmbeddedBroker) -> None:
     relay = sink(broker)
     async with relay.writer(0) as writer:
-        await writer.write(entries(1, 10))
+        await write(writer, entries(1, 10))
     await broker.stop()
     await broker.start()
     async with relay.writer(0) as writer:
@@ -95,7 +95,7 @@ async def test_the_position_is_kept_when_the_broker_restarts(broker: EmbeddedBro
 async def test_a_batch_that_was_cancelled_half_way_is_invisible_and_does_not_count(broker: EmbeddedBroker) -> None:
     relay = sink(broker)
     async with relay.writer(0) as writer:
-        await writer.write(entries(1, 10))
+        await write(writer, entries(1, 10))
         sent = asyncio.Event()
         complete = asyncio.create_task(_stuck_before_commit(writer, sent, entries(11, 20)))
         await sent.wait()
@@ -104,7 +104,7 @@ async def test_a_batch_that_was_cancelled_half_way_is_invisible_and_does_not_cou
             await complete
     async with relay.writer(0) as writer:
         assert await writer.recover() == Mark(10, "event-10")
-        await writer.write(entries(11, 12))
+        await write(writer, entries(11, 12))
     ids = sorted(dict(record.headers)["ce_id"] for record in await committed(broker.bootstrap_servers, "jobs.events"))
     assert ids == sorted(f"event-{position}".encode() for position in range(1, 13))
 
@@ -115,7 +115,7 @@ async def _stuck_before_commit(writer: Any, sent: asyncio.Event, batch: list[Ent
         await asyncio.Event().wait()
 
     writer._producer.commit_transaction = never
-    await writer.write(batch)
+    await write(writer, batch)
 
 
 async def test_a_commit_whose_answer_is_lost_counts_and_is_not_repeated(broker: EmbeddedBroker) -> None:
@@ -132,7 +132,7 @@ async def test_a_commit_whose_answer_is_lost_counts_and_is_not_repeated(broker: 
 
         client.send = lose_the_answer
         with pytest.raises(Temporary, match="within 1 s"):
-            await writer.write(entries(1, 10))
+            await write(writer, entries(1, 10))
     async with relay.writer(0) as writer:
         assert await writer.recover() == Mark(10, "event-10")
     assert len(await committed(broker.bootstrap_servers, "jobs.events")) == 10
@@ -153,11 +153,11 @@ async def test_a_broker_that_goes_away_is_temporary_within_the_deadline_and_noth
 ) -> None:
     relay = sink(broker, request_timeout_s=1.0, delivery_timeout_s=1.5)
     async with relay.writer(0) as writer:
-        await writer.write(entries(1, 10))
+        await write(writer, entries(1, 10))
         await broker.stop()
         began = time.monotonic()
         with pytest.raises(Temporary) as caught:
-            await writer.write(entries(11, 20))
+            await write(writer, entries(11, 20))
         assert caught.value.reason == "kafka_unavailable"
     with pytest.raises(Temporary):
         async with relay.writer(0):
@@ -166,15 +166,15 @@ async def test_a_broker_that_goes_away_is_temporary_within_the_deadline_and_noth
     await broker.start()
     async with relay.writer(0) as writer:
         assert await writer.recover() == Mark(10, "event-10")
-        await writer.write(entries(11, 20))
+        await write(writer, entries(11, 20))
     assert len(await committed(broker.bootstrap_servers, "jobs.events")) == 20
 
 
 async def test_a_writer_outlives_a_short_restart_of_the_broker(broker: EmbeddedBroker) -> None:
     async with sink(broker).writer(0) as writer:
-        await writer.write(entries(1, 10))
+        await write(writer, entries(1, 10))
         await broker.stop()
-        writing = asyncio.create_task(writer.write(entries(11, 20)))
+        writing = asyncio.create_task(write(writer, entries(11, 20)))
         await asyncio.sleep(0.2)
         await broker.start()
         await writing
@@ -185,7 +185,7 @@ async def test_an_oversized_entry_is_dead_and_the_rest_goes_on(broker: EmbeddedB
     big = b'"' + b"x" * 200_000 + b'"'
     relay = sink(broker, record_bytes_max=100_000, batch_bytes=16_384)
     async with relay.writer(0) as writer:
-        outcomes = await writer.write([entry(1), entry(2, data=big), entry(3, data=big[:90_000] + b'"')])
+        outcomes = await write(writer, [entry(1), entry(2, data=big), entry(3, data=big[:90_000] + b'"')])
         [dead] = outcomes
         assert (dead.position, dead.subscription, dead.state) == (2, 7, DeliveryState.DEAD)
         assert "record_bytes_max" in (dead.detail or "")
@@ -203,15 +203,15 @@ async def test_a_topic_that_cannot_be_created_names_the_setting(broker: Embedded
 async def test_at_least_once_keeps_no_memory_and_fences_nobody(broker: EmbeddedBroker) -> None:
     relay = sink(broker, guarantee="at_least_once")
     async with relay.writer(0) as one, relay.writer(0) as two:
-        await one.write(entries(1, 10))
-        await two.write(entries(1, 10))
+        await write(one, entries(1, 10))
+        await write(two, entries(1, 10))
         assert await one.recover() is None
     assert len(await committed(broker.bootstrap_servers, "jobs.events")) == 20
 
 
 async def test_recover_from_journal_sets_kafkas_memory_aside(broker: EmbeddedBroker) -> None:
     async with sink(broker).writer(0) as writer:
-        await writer.write(entries(1, 10))
+        await write(writer, entries(1, 10))
     async with sink(broker, recover_from="journal").writer(0) as writer:
         assert await writer.recover() is None
 
@@ -232,10 +232,10 @@ async def test_a_broker_that_was_killed_and_never_came_back_leaves_no_task_behin
         embedded_broker(tmp_path / "gone") as gone,
         sink(gone, request_timeout_s=0.5, delivery_timeout_s=1.0).writer(0) as writer,
     ):
-        await writer.write(entries(1, 10))
+        await write(writer, entries(1, 10))
         await gone.kill()
         with pytest.raises(Temporary):
-            await writer.write(entries(11, 2000))
+            await write(writer, entries(11, 2000))
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
 

@@ -15,7 +15,7 @@ import pytest_asyncio
 from aiohttp import web
 from brokers import Broker, committed
 from pydantic import ValidationError
-from relaying import Place, entry
+from relaying import Place, entry, write
 from schema_registry import Answer, SchemaRegistry, saying, schema_registry
 from yarl import URL
 
@@ -342,8 +342,8 @@ async def test_an_authority_that_vanished_since_the_start_is_fatal(certificate: 
 async def test_the_sink_writes_framed_records_and_asks_once(kafka: Broker, there: SchemaRegistry) -> None:
     place = Place(kafka)
     async with place.sink(schema_registry={"url": there.url}).writer(0) as writer:
-        await writer.write([entry(1), entry(2, type_="job.state")])
-        await writer.write([entry(3)])
+        await write(writer, [entry(1), entry(2, type_="job.state")])
+        await write(writer, [entry(3)])
     records = await committed(kafka.bootstrap_servers, place.topic)
     assert [record.value for record in records] == [b'\x00\x00\x00\x00\x01{"n":1}'] * 3
     assert there.asked == [f"POST /subjects/{place.topic}-value/versions?normalize=false"]

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from brokers import Broker
 from relaying import Place, entry
+from relaying import write as write_entries
 from schema_registry import SchemaRegistry, schema_registry
 
 from bridge.delivery.envelope import structured
@@ -46,7 +47,7 @@ async def write(place: Place, there: SchemaRegistry, event: Entry, mode: Mode = 
     for naming in NAMINGS:
         relay = place.sink(naming, mode=mode, schema_registry={"url": there.url, "subject": naming})
         async with relay.writer(0) as writer:
-            assert await writer.write([event]) == []
+            assert await write_entries(writer, [event]) == []
 
 
 async def framed(there: SchemaRegistry, naming: Naming) -> bytes:

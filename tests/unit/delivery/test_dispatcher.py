@@ -36,6 +36,7 @@ class Log:
     @asynccontextmanager
     async def writer(self, partition: int) -> AsyncIterator[Log]:
         self.open += 1
+        self.added: list[Entry] = []
         try:
             yield self
         finally:
@@ -44,7 +45,11 @@ class Log:
     async def recover(self) -> Mark | None:
         return self.mark
 
-    async def write(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
+    async def add(self, entries: Sequence[Entry]) -> None:
+        self.added += entries
+
+    async def flush(self) -> Sequence[Outcome]:
+        entries, self.added = self.added, []
         if self.error is not None:
             raise self.error
         outcomes = tuple(
@@ -213,11 +218,11 @@ async def test_a_dead_letter_is_settled_before_the_log_remembers_another_batch(h
     log = Log()
     log.dead = {4}
     order: list[str] = []
-    write, settle = log.write, house.journal.settle
+    flush, settle = log.flush, house.journal.settle
 
-    async def writing(entries: Sequence[Entry]) -> Sequence[Outcome]:
-        order.append(f"write to {entries[-1].position}")
-        return await write(entries)
+    async def flushing() -> Sequence[Outcome]:
+        order.append(f"flush to {log.added[-1].position}")
+        return await flush()
 
     async def settling(
         consumer: str, partition: int, upto: int, outcomes: Sequence[Outcome] = (), attempts: Sequence[Attempt] = ()
@@ -225,10 +230,10 @@ async def test_a_dead_letter_is_settled_before_the_log_remembers_another_batch(h
         await settle(consumer, partition, upto, outcomes)
         order.append(f"settled {upto}")
 
-    log.write, house.journal.settle = writing, settling  # type: ignore[method-assign]
+    log.flush, house.journal.settle = flushing, settling  # type: ignore[method-assign]
     async with house.running(log):
         await house.until_settled(20)
-    assert order.index("settled 10") < order.index("write to 20")
+    assert order.index("settled 10") < order.index("flush to 20")
 
 
 async def test_a_journal_that_cannot_settle_ends_the_relay_although_nothing_new_comes(house: House) -> None:
@@ -264,18 +269,18 @@ async def test_a_journal_that_cannot_settle_makes_no_run_useful(house: House) ->
     assert house.useful == 0
 
 
-async def test_cancelled_in_a_write_it_settles_nothing(house: House) -> None:
+async def test_cancelled_in_a_flush_it_settles_nothing(house: House) -> None:
     await house.journal_events(5)
     log = Log()
-    writing = asyncio.Event()
+    flushing = asyncio.Event()
 
-    async def never(entries: Sequence[Entry]) -> Sequence[Outcome]:
-        writing.set()
+    async def never() -> Sequence[Outcome]:
+        flushing.set()
         return await asyncio.Future()
 
-    log.write = never  # type: ignore[method-assign]
+    log.flush = never  # type: ignore[method-assign]
     session = asyncio.create_task(house.dispatcher(log).run(lambda: None))
-    await writing.wait()
+    await flushing.wait()
     session.cancel()
     await asyncio.wait({session})
     assert session.cancelled()

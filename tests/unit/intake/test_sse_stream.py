@@ -134,7 +134,7 @@ async def test_what_has_arrived_and_waits_for_its_turn_is_known_to_be_unread(cli
 async def test_streams_that_nobody_reads_on_take_a_bounded_share_of_memory(
     client: httpx.AsyncClient, others: int, share: int
 ) -> None:
-    """The journal is full: every stream holds what it read last and what arrived since; three times as much where few are."""
+    """The journal is full: every stream holds what it read last and what arrived since, and more of it among few."""
     sent = 0
     part = b"data: %b\n\n" % (b"x" * 1015) * 16
 
