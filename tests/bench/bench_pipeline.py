@@ -71,7 +71,7 @@ async def check(streams: Sequence[int], events: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=60_000, help="in one run of a contestant that gets them all")
+    parser.add_argument("--events", type=int, default=120_000, help="in one run of a contestant that gets them all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 100, 1000])
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="CONTESTANT")

@@ -118,7 +118,7 @@ CONTESTANTS = {
     ),
     "batched": Contestant("the same, up to 500 idempotent sends at a time", _hand_loop("batched")),
     "transactions": Contestant("the same, up to 500 and their cursors in a transaction", _hand_loop("transactions")),
-    "mq-bridge": Contestant(f"mq-bridge {MQ_BRIDGE}, a route a stream, cursors kept", _mq_bridge("kept"), 0.5, 0.2),
+    "mq-bridge": Contestant(f"mq-bridge {MQ_BRIDGE}, a route a stream, cursors kept", _mq_bridge("kept"), 0.5, 0.5),
     "mq-bridge-loose": Contestant(f"mq-bridge {MQ_BRIDGE} at its quickest, no cursors", _mq_bridge("loose"), 1.0, 0.5),
     "jobbridge": Contestant("journalled, exactly once, its defaults", _jobbridge),
 }
