@@ -56,7 +56,7 @@ class LogDispatcher:
         Three things go on at once: a batch is made ready, the one before it written, the one before that settled.
         Cancelled in the middle of a batch, it leaves the batch to the next run: the sink says then whether it counts.
         """
-        async with self._sink.writer(self._partition) as writer:
+        async with self._sink.writer(self._partition, self._check) as writer:
             position = await self._resume(await writer.recover())
             self._begin()
             adding = self._task(self._add(writer, position))
@@ -79,6 +79,12 @@ class LogDispatcher:
 
     async def park(self, error: BridgeError) -> None:
         """Nothing to note: the journal holds the entries, and what is unsettled is visible as depth."""
+
+    async def _check(self, mark: Mark) -> None:
+        """Raises `Fatal` for the copy of a journal that went on elsewhere: it must not fence out the one that did."""
+        settled = await self._journal.position(self.group, self._partition)
+        if mark.position > settled:
+            await self._verify(mark, settled)
 
     async def _resume(self, mark: Mark | None) -> int:
         settled = await self._journal.position(self.group, self._partition)
@@ -123,11 +129,14 @@ class LogDispatcher:
             position = entries[-1].position
 
     async def _until_more(self, *tasks: asyncio.Task[Any]) -> None:
-        """Wait until something was added. Raises what the tasks raise, should one fail meanwhile."""
-        while not self._added:
+        """Wait until something was added. Raises what the tasks raise, should one have failed by then: what the writer
+        holds after an `add` that failed is not to be flushed."""
+        while True:
             for task in tasks:
                 if task.done():
                     task.result()
+            if self._added:
+                return
             self._more.clear()
             await self._more.wait()
 

@@ -254,14 +254,10 @@ class SourceSettings(BaseModel):
         1 << 20, ge=1024, description="A larger frame is kept as `job.unmapped` with its first bytes only."
     )
     event_bytes_max: int = Field(
-        512 << 10,
-        ge=4096,
-        description="A larger event is cut, its payload first, and says so with `truncated`.",
+        512 << 10, ge=4096, description="A larger event is cut, its payload first, and says so with `truncated`."
     )
     stalled_after_s: float | None = Field(
-        None,
-        gt=0,
-        description="Without any change for so long, `watch.stalled` is told and the job looked at less often.",
+        None, gt=0, description="Unchanged for so long, `watch.stalled` is told and the job looked at less often."
     )
     stalled_interval_s: float = Field(30.0, gt=0, description="Seconds between two looks at a stalled job.")
     poll_when_full: bool = Field(

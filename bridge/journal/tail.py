@@ -12,6 +12,8 @@ _ENTRY_BYTES = 512
 """What an entry takes in memory besides its data: small events are mostly that."""
 _SPARE = 2
 """Trimmed only once it is over its limit by this factor, so that each entry is moved a bounded number of times."""
+_PIECE_ENTRIES = 64
+"""What is trimmed together, at most: all that came at once may be more than there is room for."""
 
 _data = attrgetter("data")
 
@@ -25,16 +27,16 @@ class Tail:
         self._bytes = 0
         self._entries: list[Entry] = []
         self._pieces: deque[tuple[int, int]] = deque()
-        """How many entries came at once, and what they take."""
+        """How many entries are in each, and what they take."""
 
     def extend(self, entries: Sequence[Entry]) -> None:
         """Take over what was committed, in order, directly behind what is here."""
-        if not entries:
-            return
-        size = _ENTRY_BYTES * len(entries) + _data_bytes(entries)
         self._entries += entries
-        self._pieces.append((len(entries), size))
-        self._bytes += size
+        for start in range(0, len(entries), _PIECE_ENTRIES):
+            piece = entries[start : start + _PIECE_ENTRIES]
+            size = _ENTRY_BYTES * len(piece) + _data_bytes(piece)
+            self._pieces.append((len(piece), size))
+            self._bytes += size
         if self._bytes > self._bytes_max * _SPARE:
             self._trim()
 

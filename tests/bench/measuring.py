@@ -55,14 +55,15 @@ async def one_round(contestant: Contestant, api: JobApi, servers: str, directory
             await _unless_ended(process, asyncio.wait_for(api.opened.wait(), START_S))
             family = _family(process.pid)
             await _unless_ended(process, _looks(reader, topic, api.streams, family))
+            began_s, began_cpu_s = time.perf_counter(), _cpu_s(family)
             api.flowing.set()
             looks = await _unless_ended(process, _looks(reader, topic, api.streams + api.events, family))
             peak_mb = sum(map(_peak_mb, family))
             last, count = await _written(servers, topic)
             if count != api.streams + api.events:
                 raise RuntimeError(f"{contestant.what}: {count} records of {api.streams + api.events} events")
-    began, ended = looks[0], next(look for look in looks if all(map(int.__gt__, look.ends, last)))
-    return Round(api.events / (ended.at_s - began.at_s), (ended.cpu_s - began.cpu_s) / api.events * 1e6, peak_mb)
+    ended = next(look for look in looks if all(map(int.__gt__, look.ends, last)))
+    return Round(api.events / (ended.at_s - began_s), (ended.cpu_s - began_cpu_s) / api.events * 1e6, peak_mb)
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from jsonschema import Draft202012Validator
 
 from bridge.app import Bridge, assemble
 from bridge.delivery.envelope import STRUCTURED_TYPE, structured
-from bridge.delivery.sink import Mark, SinkSettings
+from bridge.delivery.sink import Check, Mark, SinkSettings
 from bridge.demo.cast import EVERYBODY, KEY, KEY_VARIABLE, Cast
 from bridge.demo.scene import source
 from bridge.demo.simulators import archastro_world, auvy_world, described, flowrelay, tenfive_run
@@ -135,7 +135,7 @@ class Sieve:
     batch_entries = 1000
 
     @asynccontextmanager
-    async def writer(self, partition: int) -> AsyncIterator[Sieve]:
+    async def writer(self, partition: int, check: Check | None = None) -> AsyncIterator[Sieve]:
         yield self
 
     async def recover(self) -> Mark | None:

@@ -13,7 +13,7 @@ import pytest
 import structlog
 from apache_kafka import java_partitions
 from brokers import Broker, committed, written
-from relaying import NOTHING, Place, abandon, entries, entry, ids, journal_events, write
+from relaying import NOTHING, Place, abandon, entries, entry, ids, journal_events, run_until_settled, write
 
 from bridge.delivery.dispatcher import LogDispatcher
 from bridge.delivery.sink import Mark
@@ -109,6 +109,18 @@ async def test_a_successor_fences_a_predecessor_in_the_middle_of_a_transaction(p
                 await writing
             assert caught.value.reason == "fenced"
     assert sorted(await place.ids()) == sorted(ids(1, 10))
+
+
+async def test_the_copy_of_a_journal_that_went_on_elsewhere_fences_nobody_out(place: Place, tmp_path: Path) -> None:
+    async with open_journal(tmp_path / "copy.db") as journal, place.sink().writer(0) as healthy:
+        await journal.register(["kafka"])
+        await journal_events(journal, 5)
+        await write(healthy, entries(1, 10))
+        with pytest.raises(Fatal) as caught:
+            await run_until_settled(place.sink(), journal, 5)
+        assert caught.value.reason == "position_conflict"
+        assert await write(healthy, entries(11, 12)) == []
+    assert sorted(await place.ids()) == sorted(ids(1, 12))
 
 
 async def test_a_process_that_slept_past_its_transactions_end_recovers_and_is_not_told_that_it_was_fenced(

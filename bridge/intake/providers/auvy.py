@@ -53,6 +53,9 @@ _KINDS = {
 }
 """Chunk kind: event type, name of the detail, and the one field it comes from (None: the whole chunk)."""
 
+_INEXACT = re.compile(rb"[0-9.]{17}|[0-9][eE][+-]?[0-9]{3}")
+"""Numbers that decoding may round, and whatever looks like one in a text."""
+
 _PLACE_DIGITS_MAX = 20
 _PAGE, _OVERLAP = 100, 0.1
 
@@ -227,7 +230,8 @@ def _chunk(chunk: Any, key: str, cursor: Cursor | None, payload: bytes) -> Readi
         type_, name, field = known
         piece = chunk.get(field) if field else {k: v for k, v in chunk.items() if k != "type"}
         told = field is None or (len(chunk) == 2 and field in chunk)  # each kind has a detail of its own name
-        return Reading(type_, key, cursor, detail={name: piece}, payload=payload, told=told)
+        exact = _INEXACT.search(payload) is None
+        return Reading(type_, key, cursor, detail={name: piece}, payload=payload, told=told and exact)
     here = partial(Reading, key=key, cursor=cursor, payload=payload)
     if kind == "complete":
         return here(status=JobStatus.COMPLETED, provider_status="completed", result=chunk.get("result"))

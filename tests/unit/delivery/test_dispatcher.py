@@ -11,7 +11,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from bridge.delivery.dispatcher import LogDispatcher
-from bridge.delivery.sink import Mark
+from bridge.delivery.sink import Check, Mark
 from bridge.errors import Fatal, Temporary
 from bridge.event import EventType, JobEvent, JobKey
 from bridge.journal.store import Attempt, Checkpoint, DeliveryState, Entry, Journal, Outcome
@@ -31,10 +31,13 @@ class Log:
         self.written: list[int] = []
         self.dead: set[int] = set()
         self.error: Exception | None = None
-        self.open = 0
+        self.open = self.opened = 0
 
     @asynccontextmanager
-    async def writer(self, partition: int) -> AsyncIterator[Log]:
+    async def writer(self, partition: int, check: Check | None = None) -> AsyncIterator[Log]:
+        if check is not None and self.mark is not None:
+            await check(self.mark)
+        self.opened += 1
         self.open += 1
         self.added: list[Entry] = []
         try:
@@ -184,6 +187,7 @@ async def test_memories_that_cannot_both_be_true_stop_the_relay(house: House, se
     assert str(settled) in str(caught.value)
     assert log.written == []
     assert await house.settled() == settled
+    assert log.opened == (mark.position < settled), "the copy of a journal fences nobody out"
 
 
 async def test_a_failed_batch_is_logged_measured_and_not_settled(house: House) -> None:
@@ -285,3 +289,138 @@ async def test_cancelled_in_a_flush_it_settles_nothing(house: House) -> None:
     await asyncio.wait({session})
     assert session.cancelled()
     assert (await house.settled(), log.open) == (0, 0)
+
+
+class Gated(Log):
+    """Each flush waits to be let through. Tells what was added, and what every flush took along."""
+
+    def __init__(self, mark: Mark | None = Mark(0, "")) -> None:  # noqa: B008 - immutable
+        super().__init__(mark)
+        self.flushing = asyncio.Event()
+        self.through = asyncio.Semaphore(0)
+        self.flushes: list[list[int]] = []
+
+    async def flush(self) -> Sequence[Outcome]:
+        entries, self.added = self.added, []
+        self.flushes.append([entry.position for entry in entries])
+        self.flushing.set()
+        await self.through.acquire()
+        later, self.added = self.added, entries
+        try:
+            return await super().flush()
+        finally:
+            self.added = later
+
+    async def until_added(self, position: int) -> None:
+        async with asyncio.timeout(10):
+            while not self.added or self.added[-1].position < position:  # noqa: ASYNC110 - adding rings no bell
+                await asyncio.sleep(0)
+
+
+async def test_adding_goes_on_while_a_flush_is_under_way_up_to_one_batch(house: House) -> None:
+    log = Gated()
+    async with house.running(log):
+        await house.journal_events(3)
+        await log.flushing.wait()
+        await house.journal_events(6)
+        await log.until_added(9)
+        await house.journal_events(6)
+        await log.until_added(13)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert [entry.position for entry in log.added] == list(range(4, 14))
+        log.through.release()
+        log.through.release()
+        log.through.release()
+        await house.until_settled(15)
+    assert log.flushes == [[1, 2, 3], list(range(4, 14)), [14, 15]]
+    assert log.written == list(range(1, 16))
+    assert (house.counted("delivered"), house.useful) == (15, 3)
+
+
+async def test_what_is_added_after_a_flush_began_is_not_settled_by_it(house: House) -> None:
+    log = Gated()
+    async with house.running(log):
+        await house.journal_events(3)
+        await log.flushing.wait()
+        await house.journal_events(4)
+        await log.until_added(7)
+        log.through.release()
+        await house.until_settled(3)
+        assert (await house.settled(), log.written, house.counted("delivered")) == (3, [1, 2, 3], 3)
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+async def test_a_flush_that_fails_counts_nothing_and_the_next_run_begins_behind_the_last_good_one(
+    house: House, remembers: bool
+) -> None:
+    log = Gated(Mark(0, "") if remembers else None)
+    dispatcher = house.dispatcher(log)
+    await house.journal_events(10)
+    session = asyncio.create_task(dispatcher.run(house._useful))
+    await log.flushing.wait()
+    await house.journal_events(4)
+    await log.until_added(14)
+    log.through.release()
+    await house.until_settled(10)
+    log.error = Temporary("away", reason="kafka_unavailable")
+    log.through.release()
+    with pytest.raises(Temporary, match="away"):
+        await session
+    assert (await house.settled(), house.counted("delivered"), house.useful, log.open) == (10, 10, 1, 0)
+
+    log.error = None
+    await house.journal_events(4)
+    log.flushes.clear()
+    session = asyncio.create_task(dispatcher.run(house._useful))
+    log.through.release()
+    await house.until_settled(18)
+    session.cancel()
+    await asyncio.wait({session})
+    assert log.flushes == [list(range(11, 19))]
+    assert log.written == list(range(1, 19))
+    assert house.counted("delivered") == 18
+
+
+async def test_nothing_is_flushed_after_an_add_that_failed(house: House) -> None:
+    """What the writer holds then is anybody's guess: its next mark could stand for entries that it has no record of."""
+    log = Gated()
+    add = log.add
+
+    async def adding(entries: Sequence[Entry]) -> None:
+        await add(entries)
+        if entries[-1].position >= 5:
+            raise Temporary("the registry is away", reason="registry_unavailable")
+
+    log.add = adding  # type: ignore[method-assign]
+    session = asyncio.create_task(house.dispatcher(log).run(lambda: None))
+    await house.journal_events(3)
+    await log.flushing.wait()
+    await house.journal_events(1)
+    await log.until_added(4)
+    await house.journal_events(1)
+    await log.until_added(5)
+    log.through.release()
+    log.through.release()
+    with pytest.raises(Temporary, match="registry"):
+        await session
+    assert log.flushes == [[1, 2, 3]]
+    assert house.counted("delivered") == 3
+
+
+async def test_cancelled_while_it_adds_during_a_flush_it_leaves_all_of_it(house: House) -> None:
+    log = Gated()
+    session = asyncio.create_task(house.dispatcher(log).run(lambda: None))
+    await house.journal_events(3)
+    await log.flushing.wait()
+    await house.journal_events(3)
+    await log.until_added(6)
+    session.cancel()
+    await asyncio.wait({session})
+    assert session.cancelled()
+    assert (await house.settled(), house.counted("delivered"), log.written, log.open) == (0, None, [], 0)
+    async with house.running(log):
+        for _ in range(2):
+            log.through.release()
+        await house.until_settled(6)
+    assert log.written == list(range(1, 7))

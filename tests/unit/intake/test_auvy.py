@@ -104,6 +104,18 @@ def test_the_payload_is_told_only_where_it_can_be_made_again(chunk: dict[str, An
         assert chunk == ({"type": "token", "token": piece} if name == "text" else {"type": kinds[name], **piece})
 
 
+@pytest.mark.parametrize(
+    "number",
+    [b"123456789012345678901234567890", b"0.1000000000000000055511151231257827", b"1E-400", b"-9007199254740993.0"],
+)
+@pytest.mark.parametrize("chunk", [b'{"type":"token","token":%b}', b'{"type":"content_block","block":{"n":[%b]}}'])
+def test_the_payload_is_not_told_where_decoding_has_rounded_a_number_of_it(chunk: bytes, number: bytes) -> None:
+    provider, _ = auvy()
+    (reading,) = provider.read(frame(chunk % number), None)
+    assert not reading.told
+    assert number in (reading.payload or b"")
+
+
 def test_the_last_chunk_claims_the_end_with_its_result_or_error() -> None:
     provider, _ = auvy()
     (complete,) = provider.read(frame({"type": "complete", "result": {"text": "Hello"}}), None)

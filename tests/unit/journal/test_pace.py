@@ -94,8 +94,57 @@ def test_a_slow_relay_and_one_that_stands_hold_nobody_for_long() -> None:
         return asyncio.get_running_loop().time()
 
     assert virtual_time.run(slow()) < 1
-    assert virtual_time.run(standing(began=True)) < 1
-    assert 5 < virtual_time.run(standing(began=False)) < 6  # one that never comes up is given its time once
+    assert virtual_time.run(standing(began=True)) < 3
+    assert 5 < virtual_time.run(standing(began=False)) < 8  # one that never comes up is given its time once
+
+
+def test_a_relay_that_had_nothing_to_do_is_no_slow_one() -> None:
+    async def main(idle_s: float) -> int:
+        run = Run()
+        relay = asyncio.create_task(run.relay(50, 0.01, until=10_000))
+        await asyncio.sleep(idle_s)
+        leads = []
+        for _ in range(40):
+            await run.append("a", 50)
+            leads.append(run.end - run.pace._reached)
+        relay.cancel()
+        return max(leads)
+
+    assert virtual_time.run(main(60)) <= 150
+    assert virtual_time.run(main(6)) <= 150
+
+
+def test_a_relay_that_stands_since_it_had_nothing_to_do_holds_nobody_for_long() -> None:
+    async def main() -> list[float]:
+        run = Run()
+        run.pace.pulled(0)
+        loop, waits = asyncio.get_running_loop(), []
+        for _ in range(3):
+            await asyncio.sleep(60)
+            began_s = loop.time()
+            await run.append("a", 150)
+            waits.append(loop.time() - began_s)
+        return waits
+
+    first, *others = virtual_time.run(main())
+    assert first == 0
+    assert max(others) < 3
+
+
+def test_a_relay_has_its_time_to_begin_although_the_first_entry_comes_before_it() -> None:
+    async def main() -> int:
+        run = Run()
+        await run.append("first", 50)
+        await asyncio.sleep(3)
+        relay = asyncio.create_task(run.relay(50, 0.01, until=10_000))
+        leads = []
+        for _ in range(20):
+            await run.append("a", 50)
+            leads.append(run.end - run.pace._reached)
+        relay.cancel()
+        return max(leads)
+
+    assert virtual_time.run(main()) <= 150
 
 
 def test_a_relay_that_has_far_to_catch_up_holds_nobody() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import tracemalloc
 from pathlib import Path
 
@@ -46,6 +47,43 @@ def test_it_forgets_the_oldest_within_its_bound_and_all_when_told() -> None:
     assert positions(tail, 98 - 10) is None  # never more than twice its bound
     tail.clear()
     assert positions(tail, 98) is None
+
+
+def test_more_at_once_than_there_is_room_for_leaves_its_end() -> None:
+    tail = Tail(500_000)
+    tail.extend([entry(position, bytes(500)) for position in range(1, 3001)])
+    assert positions(tail, 1) is None
+    assert positions(tail, 2990) == list(range(2991, 3001))
+    tail.extend([entry(3001)])
+    assert positions(tail, 2999) == [3000, 3001]
+    assert len(tail.after(2900, 1000, 1 << 20) or ()) == 101
+
+
+def test_nothing_at_once_changes_nothing_and_what_comes_after_all_was_forgotten_is_told() -> None:
+    tail = Tail(1 << 20)
+    tail.extend([])
+    assert positions(tail, 0) is None
+    tail.extend([entry(1), entry(2)])
+    tail.extend([])
+    assert positions(tail, 0) == [1, 2]
+    tail.clear()
+    tail.extend([entry(3)])
+    assert positions(tail, 1) is None
+    assert positions(tail, 2) == [3]
+
+
+def test_it_counts_right_however_much_comes_at_once() -> None:
+    dice = random.Random(7)
+    tail, end = Tail(100_000), 0
+    for _ in range(2_000):
+        count = dice.choice((1, 1, 2, 50, 63, 64, 65, 700))
+        tail.extend([entry(end + n, bytes(dice.randrange(300))) for n in range(1, count + 1)])
+        end += count
+        held = tail.after(tail._entries[0].position - 1, 1 << 20, 1 << 30) if tail._entries else ()
+        assert held
+        assert held[-1].position == end
+        taken = sum(512 + len(each.data) for each in held)
+        assert taken == tail._bytes <= 200_000
 
 
 def test_an_entry_takes_memory_besides_its_data() -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
 
-from bridge.delivery.sink import Mark
+from bridge.delivery.sink import Check, Mark
 from bridge.delivery.sinks.kafka import positions
 from bridge.delivery.sinks.kafka.batches import Batches, Refusal
 from bridge.delivery.sinks.kafka.load import Load, Target
@@ -56,16 +56,24 @@ class KafkaWriter:
         self._producer: Any = None
         self._in_transaction = False
         self._next = self._lot()
+        self._flushing = asyncio.Lock()
+        """Held by a flush: the producer that it sends with stays."""
         self._ground = asyncio.Lock()
         """Held by who changes the producer or what is known of the topics: `add` and `flush` may both want to."""
         self._ours = ours
         """What the mark in Kafka can be while nobody else writes it: as last read, last committed or last tried, by
         this writer or the one before it in this process. Empty as long as none has read it."""
 
-    async def start(self) -> None:
-        """Connect, see to the topics that are known by name, and fence every earlier producer of this key."""
+    async def start(self, check: Check | None = None) -> None:
+        """Connect, see to the topics that are known by name, and fence every earlier producer of this key.
+
+        Before that, `check` is given the mark, as far as it can be read while another producer may be at work.
+        """
         async with self._bounded("start a producer"):
-            await self._connect()
+            await self._reach()
+            if check is not None and self._remembers and (held := await self._mark(patient=False)) is not None:
+                await check(positions.decode(held, self._settings.positions_topic))
+            await self._produce()
 
     async def close(self) -> None:
         """Let go of everything; what was only added is forgotten."""
@@ -82,7 +90,7 @@ class KafkaWriter:
             held = await self._mark()
             self._ours.clear()
             self._ours.add(held)
-        if settings.recover_from == "journal":
+        if not self._remembers:
             return None
         return Mark(0, "") if held is None else positions.decode(held, settings.positions_topic)
 
@@ -92,12 +100,14 @@ class KafkaWriter:
         topics = self._routes.topics(entries)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._memory.lent(size))
-            if {*topics, *self._own} - self._targets.keys():
-                async with self._bounded("tell about the topics"), self._ground:
-                    await self._require({*topics, *self._own} - self._targets.keys())
             if self._registry is not None:
                 async with self._bounded("have its schemas registered"):
                     await self._registry.prepare(zip(topics, [entry.type for entry in entries], strict=True))
+            while unknown := {*topics, *self._own} - self._targets.keys():  # a flush may forget some meanwhile
+                async with self._bounded("tell about the topics"), self._ground:
+                    if not self._flushing.locked():
+                        await self._renew_if_stale()
+                    await self._require(unknown)
             lot = self._next  # of now: a flush may have begun meanwhile
             lot.load.see(self._targets)
             lot.load.events(entries, topics, None if self._registry is None else self._registry.frame)
@@ -109,10 +119,9 @@ class KafkaWriter:
         An entry that Kafka will never take is dead and the rest goes on. Raises as the seam says.
         """
         (load, loans), self._next = self._next, self._lot()
-        async with loans, self._bounded("take a batch"):
-            if self._link.stale:
-                async with self._ground:
-                    await self._renew()
+        async with loans, self._bounded("take a batch"), self._flushing:
+            async with self._ground:
+                await self._renew_if_stale()
             load.states()
             if self._settings.exactly_once:
                 await self._transact(load)
@@ -177,22 +186,31 @@ class KafkaWriter:
         # All of them in one go: when it learns of one by itself, it may forget another that it was never told of.
         await self._producer.client.set_topics(self._targets)
 
-    async def _connect(self) -> None:
+    @property
+    def _remembers(self) -> bool:
+        return self._settings.exactly_once and self._settings.recover_from != "journal"
+
+    async def _reach(self) -> None:
+        """Connect without a producer: nobody is fenced by that."""
         settings = self._settings
         self._link = await settings.link()
         self._topics = Topics(self._link.options, settings.create_topics, settings.replication_factor)
         self._targets.clear()
         await self._topics.require(list(self._own.values()))
+
+    async def _produce(self) -> None:
         await self._check_ours()
-        self._producer = AIOKafkaProducer(**self._link.options, **settings.producer(self._key.decode()))
+        self._producer = AIOKafkaProducer(**self._link.options, **self._settings.producer(self._key.decode()))
         await self._producer.start()
         await self._require([*self._routes.specs, *self._own])
 
-    async def _renew(self) -> None:
+    async def _renew_if_stale(self) -> None:
         """Put a producer with a new link in the place of the old one, and go on from where that one stood."""
-        await close(self._producer, in_transaction=False)
-        await self._connect()
-        await self._check_ours()
+        if self._link.stale:
+            await close(self._producer, in_transaction=False)
+            await self._reach()
+            await self._produce()
+            await self._check_ours()
 
     async def _check_ours(self) -> None:
         """Raise `Fatal` where somebody else has written the mark since this process did.
