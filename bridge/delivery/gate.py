@@ -1,4 +1,4 @@
-"""When the next event may go out to an endpoint: the only place where attempts wait, and where its health shows."""
+"""When the next event may go out to an endpoint: the only place where attempts wait, and where a run sees trouble."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from structlog.typing import FilteringBoundLogger
 from bridge.delivery.circuit import Circuit, CircuitState
 from bridge.delivery.concurrency import Concurrency
 from bridge.delivery.sink import Patience
-from bridge.errors import BridgeError, Temporary
+from bridge.errors import BridgeError, Fatal, Temporary
 from bridge.telemetry.metrics import Metrics
 
 _OVERLOADED = frozenset({429, 502, 503, 504})
@@ -40,7 +40,6 @@ class Gate:
         self._timer: asyncio.TimerHandle | None = None
         self._failing_since_s: float | None = None
         self._log = log.bind(endpoint=endpoint, partition=partition)
-        self._turns = {name: metrics.endpoint_turns.labels(endpoint, name) for name in ("failing", "recovered")}
         self._limit_gauge = metrics.endpoint_concurrency.labels(endpoint, partition)
         self._open_gauge = metrics.endpoint_circuit_open.labels(endpoint, partition)
         self._shown: tuple[int, bool] | None = None
@@ -71,8 +70,10 @@ class Gate:
     def pass_on(self) -> None:
         """Let as many go ahead as there is room for."""
         while self._waiting and self._room > 0:
-            self._granted += 1
-            self._waiting.popleft().set_result(None)
+            waiter = self._waiting.popleft()
+            if not waiter.done():  # its run is being cancelled
+                self._granted += 1
+                waiter.set_result(None)
 
     def begin(self) -> int:
         """One attempt begins; returns what `end` wants to know of it."""
@@ -105,12 +106,11 @@ class Gate:
         else:
             self._concurrency.ended()
         self._circuit.accepted()
-        if self._failing_since_s is not None:
+        if self._failing_since_s is not None and not isinstance(error, Fatal):
             failed_s = self._loop.time() - self._failing_since_s
             self._failing_since_s = None
             self._concurrency.start_slowly()
-            self._turns["recovered"].inc()
-            self._log.info("endpoint.recovered", failed_s=round(failed_s, 3))
+            self._log.info("circuit.closed", failed_s=round(failed_s, 3))
 
     def _refused(self, begun: int, job: int, error: Temporary) -> None:
         if error.status in _OVERLOADED or error.reason == "timeout":
@@ -125,8 +125,7 @@ class Gate:
         self._timer = self._loop.call_later(wait_s, self._half_open)
         if self._failing_since_s is None:
             self._failing_since_s = self._loop.time()
-            self._turns["failing"].inc()
-            self._log.warning("endpoint.failing", reason=error.reason, status=error.status, detail=str(error))
+            self._log.info("circuit.opened", reason=error.reason, status=error.status, detail=str(error))
 
     def _half_open(self) -> None:
         self._circuit.half_open()

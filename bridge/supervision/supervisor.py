@@ -75,7 +75,8 @@ class Supervisor:
         """How the session ended: None when there is nothing left to do."""
         self.status = self._now(SessionState.RUNNING)
         try:
-            await self._session.run(self._useful)
+            # In a task of its own: before Python 3.13 a TaskGroup in it that fails leaves its task marked as cancelled.
+            await asyncio.create_task(self._session.run(self._useful), name=self._session.name)
         except Exception as error:  # noqa: BLE001 - `_bug` tells what nobody foresaw
             _heed_cancellation()
             return error if isinstance(error, BridgeError) else self._bug(error)

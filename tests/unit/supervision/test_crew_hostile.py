@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import pytest
 import structlog
 
 from bridge.errors import BridgeError, Fatal, Rejected, Temporary
 from bridge.supervision.backoff import Backoff
 from bridge.supervision.crew import Crew
-from bridge.supervision.supervisor import Surroundings
+from bridge.supervision.supervisor import SessionState, Surroundings
 from bridge.telemetry.metrics import Metrics
 
 
@@ -92,6 +93,33 @@ async def test_an_error_that_swallows_a_cancellation_does_not_keep_a_stopped_ses
         await crew.stop("s")
         crew.shut_down()
         await task
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(Temporary("cut"), SessionState.WAITING), (Fatal("gone"), SessionState.PARKED)]
+)
+async def test_the_error_of_a_task_group_in_a_session_is_not_taken_for_a_cancellation(
+    error: BridgeError, state: SessionState
+) -> None:
+    async def run() -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(asyncio.to_thread(raising(error)))
+                tasks.create_task(for_ever())
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    crew, session = crew_with(), Session(run)
+    crew.start(session)
+    async with asyncio.timeout(5):
+        task = asyncio.create_task(crew.run())
+        await session.started.wait()
+        while (status := crew.state("s")) is not None and status.state is SessionState.RUNNING:  # noqa: ASYNC110 - a state tells nobody
+            await asyncio.sleep(0.001)
+        crew.shut_down()
+        await task
+    assert status is not None
+    assert status.state is state
 
 
 async def test_a_note_that_cannot_be_written_is_a_bug_of_its_session_only() -> None:
