@@ -1,7 +1,6 @@
-"""What events look like from outside: the JSON Schema of every type's data, and the AsyncAPI document around them.
+"""What events look like from outside: the JSON Schema of every type's data, and what stands around it.
 
-Everything here is generated from the types that the code itself uses; the files in `bridge/schemas` are its output
-and a test keeps them so.
+Everything here is generated from the types that the code itself uses.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from typing import Any, NamedTuple
 from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
-from bridge import __version__
 from bridge.event import EventType, Job, JobStatus
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -108,69 +106,31 @@ ATTRIBUTES: dict[str, tuple[bool, str]] = {
 """CloudEvents attributes: whether always there, and what they say."""
 
 
-def asyncapi() -> dict[str, Any]:
-    """The AsyncAPI 3.0 document of what jobbridge sends: records on Kafka, requests to webhook receivers."""
-    names = {type_: type_.value.replace(".", "_") for type_ in EventType}
-    refs = {name: {"$ref": f"#/components/messages/{name}"} for name in names.values()}
-    return {
-        "asyncapi": "3.0.0",
-        "info": {
-            "title": "jobbridge",
-            "version": __version__,
-            "description": "Events about jobs on hosted job APIs, one vocabulary for all of them.",
-            "license": {"name": "Apache-2.0"},
-        },
-        "defaultContentType": "application/json",
-        "channels": {
-            "topic": {
-                "address": "{topic}",
-                "description": "A Kafka topic; key `source/job id`, one transaction a batch.",
-                "parameters": {"topic": {"description": "As configured under `sinks.<name>.topic`."}},
-                "messages": refs,
-            },
-            "webhook": {
-                "address": "{url}",
-                "description": "POST to a receiver, signed by Standard Webhooks.",
-                "parameters": {"url": {"description": "As configured under `sinks.<name>.url`."}},
-                "messages": refs,
-            },
-        },
-        "operations": {
-            name: {"action": "send", "channel": {"$ref": f"#/channels/{name}"}} for name in ("topic", "webhook")
-        },
-        "components": {
-            "messages": {name: _message(type_, name) for type_, name in names.items()},
-            "messageTraits": {"cloudevent": {"headers": _headers()}},
-            "schemas": {name: embedded(data_schema(type_), name) for type_, name in names.items()},
-        },
-    }
+BODY: dict[str, tuple[bool, dict[str, Any], str]] = {
+    "type": (True, {"enum": [type_.value for type_ in EventType]}, "One of the event types."),
+    "timestamp": (True, {"type": "string"}, "The provider's time, or the time of journalling where it gave none."),
+    "id": (True, {"type": "string"}, "The event's own, as on Kafka; unique within `source`."),
+    "source": (True, {"type": "string"}, "The configured source."),
+    "subject": (True, {"type": "string"}, "The job's id at the provider."),
+    "sequence": (True, {"type": "integer", "minimum": 1}, "Rises by one per job."),
+    "previous": (
+        False,
+        {"type": "integer", "minimum": 0},
+        "`sequence` of the job's event before it that was meant for this receiver, 0 for none; absent where unknown.",
+    ),
+    "data": (True, {"type": "object"}, "As the type's own schema has it, or as `thin_data` has it."),
+}
+"""A webhook's body in the `standard` and `thin` forms: whether always there, its schema, and what it says."""
 
 
-def documents() -> dict[str, Any]:
-    """Every generated file by its name in `bridge/schemas`."""
-    return {f"{type_}.json": data_schema(type_) for type_ in EventType} | {"asyncapi.json": asyncapi()}
-
-
-def _message(type_: EventType, name: str) -> dict[str, Any]:
-    return {
-        "name": type_.value,
-        "summary": MEANINGS[type_].text,
-        "traits": [{"$ref": "#/components/messageTraits/cloudevent"}],
-        "payload": {"$ref": f"#/components/schemas/{name}"},
-    }
-
-
-def _headers() -> dict[str, Any]:
-    attributes = {f"ce_{name}": each for name, each in ATTRIBUTES.items() if name != "datacontenttype"}
-    headers = attributes | {
-        "content-type": (True, ATTRIBUTES["datacontenttype"][1]),
-        "traceparent": (False, ATTRIBUTES["traceparent"][1]),
-    }
+def webhook_body() -> dict[str, Any]:
+    """The JSON Schema of `BODY`. Members may be added to it."""
+    properties = {name: schema | {"description": text} for name, (_, schema, text) in BODY.items()}
     return {
         "type": "object",
-        "description": "On Kafka in binary mode each CloudEvents attribute is a header `ce_<name>`.",
-        "properties": {name: {"type": "string", "description": text} for name, (_, text) in headers.items()},
-        "required": [name for name, (always, _) in headers.items() if always],
+        "description": "A webhook's body in the forms `standard` and `thin`.",
+        "properties": properties,
+        "required": [name for name, (always, _, _) in BODY.items() if always],
     }
 
 

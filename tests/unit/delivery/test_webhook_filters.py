@@ -7,12 +7,17 @@ from typing import Any
 import pytest
 from receiving import ENTRY, settings
 
+from bridge.delivery.sink import Unjudged
 from bridge.delivery.sinks.webhook.filters import Filters
 
 
-def wanted(**options: Any) -> bool:
+def filters(**options: Any) -> Filters:
     chosen = settings("https://a.example", **options)
-    return Filters(chosen.types, chosen.sources, chosen.jobs, chosen.when).want(ENTRY)
+    return Filters(chosen.types, chosen.sources, chosen.jobs, chosen.when)
+
+
+def wanted(**options: Any) -> bool:
+    return filters(**options).judge(ENTRY)
 
 
 @pytest.mark.parametrize(
@@ -60,11 +65,13 @@ def test_a_predicate_sees_the_event_and_its_data(when: str, wants: bool) -> None
 
 
 @pytest.mark.parametrize("when", ["contains(data.nothing, 'x')", "length(data.job.status.x)", "ceil(data.job)"])
-def test_what_a_predicate_cannot_judge_is_sent(when: str) -> None:
-    assert wanted(when=when)
+def test_a_predicate_that_cannot_be_applied_says_so_and_repeats_nothing_of_the_event(when: str) -> None:
+    with pytest.raises(Unjudged, match=r"takes .+, not ") as raised:
+        wanted(when=when)
+    assert "running" not in str(raised.value)
+    assert filters(when=when).want(ENTRY)
 
 
 def test_data_is_not_decoded_for_what_other_filters_refuse() -> None:
-    chosen = settings("https://a.example", sources=["other"], when="data.job")
     broken = ENTRY._replace(data=b"never looked at")
-    assert not Filters(chosen.types, chosen.sources, chosen.jobs, chosen.when).want(broken)
+    assert not filters(sources=["other"], when="data.job").want(broken)

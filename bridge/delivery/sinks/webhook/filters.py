@@ -11,6 +11,7 @@ from pydantic import AfterValidator
 
 from bridge.delivery.envelope import cloudevent_attributes
 from bridge.delivery.patterns import any_of
+from bridge.delivery.sink import Unjudged
 from bridge.event import EventType
 from bridge.expression import JmesPath, Unreadable
 from bridge.journal.store import Entry
@@ -35,22 +36,27 @@ class Filters:
         self._when = when
 
     def want(self, entry: Entry) -> bool:
-        """Whether the receiver wants the event. Data is decoded only for a predicate, and after all else fitted."""
+        """Whether the receiver is to have the event: also where that cannot be judged, as when it is delivered."""
+        try:
+            return self.judge(entry)
+        except Unjudged:
+            return True
+
+    def judge(self, entry: Entry) -> bool:
+        """Whether the receiver wants the event. Data is decoded only for a predicate, and after all else fitted.
+
+        Raises `Unjudged` where the predicate cannot be applied, or would take too long.
+        """
         return bool(
             self._types.match(entry.type) and self._sources.match(entry.source) and self._jobs.match(entry.subject)
         ) and (self._when is None or _holds(self._when, entry))
 
 
 def _holds(predicate: JmesPath, entry: Entry) -> bool:
-    """Whether it is true of the event in CloudEvents form.
-
-    Where it cannot be applied it counts as true: an event too many can be seen, one too few cannot. What it may cost
-    is bounded by its own length and by what the source lets an event's size be.
-    """
+    """Whether it is true of the event in CloudEvents form."""
     event: dict[str, Any] = dict(cloudevent_attributes(entry))
     event["data"] = orjson.loads(entry.data)
     try:
-        found = predicate.of(event)
-    except Unreadable:
-        return True
-    return not (found is None or found is False or found in ("", [], {}))  # JMESPath's own truth: 0 is true
+        return predicate.holds(event)
+    except Unreadable as error:
+        raise Unjudged(str(error)) from error
