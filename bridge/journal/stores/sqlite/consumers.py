@@ -19,16 +19,21 @@ INSERT INTO consumer (name, partition, begun, settled, endpoint)
 SELECT column1, number, last_position, last_position, column2 FROM (VALUES :rows) CROSS JOIN partition WHERE true
 ON CONFLICT (name, partition) DO UPDATE SET registered = 1, endpoint = excluded.endpoint
 """
+_UNREGISTER = """
+UPDATE consumer SET registered = 0 WHERE name NOT IN (SELECT name FROM endpoint WHERE state <> 'removed')
+"""
 _END = """
 SELECT last_position FROM consumer JOIN partition ON number = partition
  WHERE name = ? AND number = ? AND registered
 """
+_REMOVED = "SELECT 1 FROM endpoint WHERE name = ? AND state = 'removed'"
 _SETTLE = "UPDATE consumer SET settled = max(settled, ?) WHERE name = ? AND partition = ?"
 _OUTCOME = """
 INSERT INTO delivery VALUES :rows ON CONFLICT DO UPDATE SET
        since_ms = CASE WHEN state = excluded.state THEN since_ms ELSE excluded.since_ms END,
        state = excluded.state, attempts = excluded.attempts, first_ms = excluded.first_ms, due_ms = excluded.due_ms,
-       status = excluded.status, detail = excluded.detail, spared = excluded.spared
+       status = excluded.status, detail = excluded.detail, spared = excluded.spared,
+       previous = coalesce(previous, excluded.previous)
 """
 _SWEEP_AGAIN = "UPDATE partition SET swept = :below WHERE number = :partition AND swept > :below"
 
@@ -53,7 +58,7 @@ class Settle(NamedTuple):
 def register(connection: Connection, _now_ms: int, registrations: Sequence[Register]) -> list[None]:
     """The last of them stands. What a consumer that left held back is looked at again by the next prune."""
     for consumers, endpoints in registrations:
-        connection.execute("UPDATE consumer SET registered = 0")
+        connection.execute(_UNREGISTER)
         write(connection, _REGISTER, [(name, name in endpoints) for name in dict.fromkeys(consumers)])
         connection.execute("UPDATE partition SET swept = 0")
     return [None] * len(registrations)
@@ -81,6 +86,8 @@ def _settle(
     attempts: Sequence[Attempt],
 ) -> None:
     row = connection.execute(_END, (consumer, partition)).fetchone()
+    if row is None and connection.execute(_REMOVED, (consumer,)).fetchone():
+        return  # it was removed a moment ago, and nobody asks any more
     if row is None:
         raise KeyError(consumer)
     if upto > (end := row[0]):
@@ -95,8 +102,8 @@ def _settle(
             connection,
             _OUTCOME,
             [
-                (partition, position, consumer, subscription, state.value, *rest, now_ms)
-                for position, subscription, state, *rest in outcomes
+                (partition, position, consumer, subscription, state.value, *rest, now_ms, previous)
+                for position, subscription, state, *rest, previous in outcomes
             ],
         )
         sweep_again(connection, partition, min(outcome.position for outcome in outcomes))

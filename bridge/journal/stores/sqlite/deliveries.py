@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from sqlite3 import Connection
 from typing import Any, NamedTuple
@@ -70,6 +71,17 @@ _IMPLIED = frozenset({DeliveryState.PENDING, DeliveryState.DELIVERED, DeliverySt
 """States that an entry can be in without being among the noted."""
 
 
+class Spread(NamedTuple):
+    """When what a window holds is due, if it is redriven: the first one after a wait, each next one an interval later.
+    Without an interval all of it is due at once."""
+
+    wait_ms: float = 0.0
+    interval_ms: float = 0.0
+
+    def due_ms(self, now_ms: int, nth: int) -> int:
+        return now_ms + math.ceil(self.wait_ms + nth * self.interval_ms) if self.interval_ms else 0
+
+
 class Window(NamedTuple):
     """What a selection may be looked for in next: behind a position, up to another one."""
 
@@ -77,6 +89,7 @@ class Window(NamedTuple):
     partition: int
     after: int
     end: int
+    spread: Spread = Spread()
 
 
 class Found(NamedTuple):
@@ -109,7 +122,7 @@ def trail(connection: Connection, subscription: int, after_sequence: int, limit:
 
 def _bound(connection: Connection, sql: str, window: Window) -> tuple[str, dict[str, Any], int | None]:
     """The statement that answers for the window, its values, and how far the window reaches."""
-    selection, partition, after, end = window
+    selection, partition, after, end, _ = window
     looked = _IN_JOURNAL
     if selection.source is not None and selection.job_id is not None:
         looked = _OF_JOB
@@ -150,8 +163,8 @@ _REDRIVE = """
 INSERT INTO delivery
        (partition, position, consumer, subscription, state, attempts, first_ms, due_ms, redriven, since_ms)
 VALUES :rows ON CONFLICT DO UPDATE SET
-       state = excluded.state, attempts = 0, spared = 0, first_ms = 0, due_ms = 0, redriven = redriven + 1,
-       since_ms = excluded.since_ms
+       state = excluded.state, attempts = 0, spared = 0, first_ms = 0, due_ms = excluded.due_ms,
+       redriven = redriven + 1, since_ms = excluded.since_ms
 """
 _DROP = """
 UPDATE delivery SET state = 'dropped', since_ms = column4 FROM (VALUES :rows)
@@ -173,7 +186,11 @@ def redrive(connection: Connection, now_ms: int, windows: Sequence[Window]) -> l
 def _redrive(connection: Connection, now_ms: int, window: Window) -> Found:
     found = listed(connection, window, LOOK)
     consumer, held = window.selection.consumer, DeliveryState.HELD.value
-    rows = [(*one.place, consumer, one.subscription, held, 0, 0, 0, 1, now_ms) for one in found.deliveries]
+    due_ms = window.spread.due_ms
+    rows = [
+        (*one.place, consumer, one.subscription, held, 0, 0, due_ms(now_ms, nth), 1, now_ms)
+        for nth, one in enumerate(found.deliveries)
+    ]
     write(connection, _REDRIVE, rows)
     return found
 

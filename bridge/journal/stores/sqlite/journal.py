@@ -27,8 +27,11 @@ from bridge.journal.store import (
 from bridge.journal.stores.sqlite import attempts as attempts_table
 from bridge.journal.stores.sqlite import consumers as consumer_table
 from bridge.journal.stores.sqlite import reads, writes
+from bridge.journal.stores.sqlite.endpoints import Endpoints
 from bridge.journal.stores.sqlite.file import Connections, connected, translated
+from bridge.journal.stores.sqlite.health import HealthTables
 from bridge.journal.stores.sqlite.outcomes import Outcomes
+from bridge.journal.stores.sqlite.previous import previous
 from bridge.journal.stores.sqlite.writer import Writer
 from bridge.journal.tail import Tail
 
@@ -96,6 +99,8 @@ class SqliteJournal:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="journal-reader")
         self._writer = Writer(connections.writing, connections.turn, clock_ms, self._risen)
         self.outcomes = Outcomes(self._read, self._writer, lambda: self._level.ends)
+        self.endpoint_health = HealthTables(self._read, self._writer)
+        self.endpoints = Endpoints(self._read, self._writer)
 
     async def close(self) -> None:
         """Finish what was asked for, then let go of the threads."""
@@ -203,11 +208,14 @@ class SqliteJournal:
         while True:
             while self._level.ends[partition] <= seen:
                 await self._appended[partition].wait()
-            if newest := self._tails[partition].after(after, limit, bytes_max):
-                return newest
             seen = self._level.ends[partition]
-            if entries := await self._read(reads.pending, partition, after, limit, bytes_max):
+            if entries := await self.entries(partition, after, limit=limit, bytes_max=bytes_max):
                 return entries
+
+    async def entries(self, partition: int, after: int, *, limit: int, bytes_max: int = 4 << 20) -> Sequence[Entry]:
+        if newest := self._tails[partition].after(after, limit, bytes_max):
+            return newest
+        return await self._read(reads.pending, partition, after, limit, bytes_max)
 
     async def settle(
         self,
@@ -247,6 +255,9 @@ class SqliteJournal:
 
     async def redriven(self, consumer: str, partition: int, after_revision: int) -> tuple[int, dict[int, int]]:
         return await self.outcomes.redriven(consumer, partition, after_revision)
+
+    async def previous(self, consumer: str, entry: Entry, wants: Callable[[Entry], bool]) -> int | None:
+        return await self._read(previous, consumer, entry, wants)
 
     async def finished(self, consumer: str, partition: int, after: int) -> set[int]:
         return await self._read(reads.finished, consumer, partition, after)

@@ -20,7 +20,7 @@ from bridge.journal.outcomes import (
     Selection,
 )
 from bridge.journal.stores.sqlite import attempts, deliveries, reads
-from bridge.journal.stores.sqlite.deliveries import Change, Window
+from bridge.journal.stores.sqlite.deliveries import Change, Spread, Window
 from bridge.journal.stores.sqlite.writer import Writer
 
 _STEPS_MAX = 20
@@ -66,9 +66,12 @@ class Outcomes:
         told: Sequence[Delivery] = await self._read(deliveries.trail, subscription, after_sequence, limit)
         return told
 
-    async def redrive(self, selection: Selection, *, dry_run: bool = False) -> int:
+    async def redrive(self, selection: Selection, *, per_second: float | None = None, dry_run: bool = False) -> int:
         await self._read(deliveries.refuse_log, selection.consumer)
-        return await self._change(deliveries.redrive, _among(selection, REDRIVABLE), dry_run=dry_run)
+        interval_ms = 1000 / per_second if per_second else 0.0
+        return await self._change(
+            deliveries.redrive, _among(selection, REDRIVABLE), interval_ms=interval_ms, dry_run=dry_run
+        )
 
     async def drop(self, selection: Selection, *, dry_run: bool = False) -> int:
         return await self._change(deliveries.drop, _among(selection, DROPPABLE), dry_run=dry_run)
@@ -80,7 +83,7 @@ class Outcomes:
         blocked: dict[int, int] = await self._read(reads.blocked, consumer, partition)
         return revision, blocked
 
-    async def _change(self, change: Change, selection: Selection, *, dry_run: bool) -> int:
+    async def _change(self, change: Change, selection: Selection, *, interval_ms: float = 0.0, dry_run: bool) -> int:
         """What is journalled by now is looked through once, each window in a transaction of its own."""
         if dry_run:
             return sum((await self.count(selection)).values())
@@ -89,7 +92,8 @@ class Outcomes:
             for window in self._windows(selection):
                 reach: int | None = window.after
                 while reach is not None:
-                    found, reach = await self._writer.submit(change, window._replace(after=reach))
+                    spread = Spread(interval_ms * changed, interval_ms)
+                    found, reach = await self._writer.submit(change, window._replace(after=reach, spread=spread))
                     changed += len(found)
         finally:  # cut off, the steps so far are written all the same
             self._revisions[selection.consumer] += 1

@@ -125,11 +125,11 @@ def entry(connection: Connection, partition: int, position: int) -> Entry | None
 
 _PLACE = "SELECT begun, settled FROM consumer WHERE name = ? AND partition = ? AND registered"
 _OUTSTANDING = """
-    SELECT entry.*, state, attempts, first_ms, due_ms, status, detail, redriven, spared
+    SELECT entry.*, state, attempts, first_ms, due_ms, status, detail, redriven, spared, previous
       FROM delivery :indexed CROSS JOIN entry USING (partition, position)
      WHERE consumer = :consumer AND delivery.partition = :partition
 """
-_OUTSTANDING_VALUES = _ENTRY + ", state, attempts, first_ms, due_ms, status, detail, redriven, spared"
+_OUTSTANDING_VALUES = _ENTRY + ", state, attempts, first_ms, due_ms, status, detail, redriven, spared, previous"
 _LANE = packed(
     _OUTSTANDING_VALUES,
     "data",
@@ -164,7 +164,8 @@ def lane(
 
 
 def blocked(connection: Connection, consumer: str, partition: int) -> dict[int, int]:
-    """Each job's earliest entry tells when it is due. One that is held is due at once: nothing else would move it."""
+    """Each job's earliest entry tells when it is due. One that is held is due at once, unless it was redriven at a set
+    pace: nothing else would move it."""
     (lanes,) = connection.execute(_BLOCKED, (consumer, partition)).fetchone()
     return dict(json.loads(lanes))
 
