@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import ChainMap
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,12 +15,17 @@ import aiohttp
 from structlog.typing import FilteringBoundLogger
 
 from bridge.control.server import application, serve
-from bridge.control.view import View
+from bridge.control.view import Endpoints, View
 from bridge.delivery.dispatcher import LogDispatcher
-from bridge.delivery.lane_dispatcher import LaneDispatcher
-from bridge.delivery.signing_settings import SigningSettings
-from bridge.delivery.sink import LogSink
-from bridge.errors import Temporary
+from bridge.delivery.lane_dispatcher import endpoint_sessions
+from bridge.delivery.made import Maker
+from bridge.delivery.operators import Operator
+from bridge.delivery.pulling import Pulls
+from bridge.delivery.roster import EndpointRoster
+from bridge.delivery.signing_settings import Signing
+from bridge.delivery.sink import LogSink, SearchableLog
+from bridge.delivery.sinks.webhook.made import MadeWebhooks
+from bridge.errors import Fatal, Temporary
 from bridge.event import JobKey, Json
 from bridge.intake.budget import Budget
 from bridge.intake.commands import Commands
@@ -37,6 +43,7 @@ from bridge.journal.retention import Retention
 from bridge.journal.store import Journal, SubscriptionRecord
 from bridge.journal.stores import open_store
 from bridge.plug import Plug
+from bridge.sealing import Seal
 from bridge.settings import Settings
 from bridge.supervision.backoff import Backoff
 from bridge.supervision.crew import Crew, Crews
@@ -46,6 +53,8 @@ from bridge.telemetry.metrics import Metrics
 
 Catalogue = Mapping[str, Plug[Any]]
 _DICE = random.random
+_TOLD = {"description", "types", "sources", "jobs", "body"}
+"""What the API tells of a declared endpoint: its URL may hold a secret that came by reference."""
 
 
 @dataclass(slots=True)
@@ -103,6 +112,7 @@ async def assemble(
         journal = await stack.enter_async_context(_open_journal(settings))
         destinations = {name: sinks[options.kind].build(name, options) for name, options in settings.sinks.items()}
         endpoints = [name for name, sink in destinations.items() if not isinstance(sink, LogSink)]
+        await _refuse_shared_names(settings, journal)
         await journal.register(list(destinations), endpoints)
         session = await stack.enter_async_context(open_session())
         client = await stack.enter_async_context(open_client(session))
@@ -116,8 +126,11 @@ async def assemble(
             bridge.intake.start(member)
         for member in _delivery(settings, destinations, journal, bridge):
             bridge.delivery.start(member)
+        maker = MadeWebhooks(settings.endpoints, Seal([key.get_secret_value() for key in settings.endpoints.keys]))
+        roster = EndpointRoster(journal, maker, bridge.delivery, metrics=metrics, log=log)
+        bridge.delivery.start(roster)
         await _follow_configured(settings, journal)
-        app = application(_view(bridge, sources))
+        app = application(_view(bridge, sources, destinations, maker, roster.kinds))
         bridge.port = await stack.enter_async_context(serve(app, settings.control.host, settings.control.port))
         log.info("bridge.started", control_port=bridge.port, sources=list(sources), sinks=list(settings.sinks))
         yield bridge
@@ -203,13 +216,23 @@ def _delivery(settings: Settings, sinks: Mapping[str, Any], journal: Journal, br
         clock=time.time,
     )
     members: list[Session] = [retention]
+    members += [Operator(name, options, journal.endpoint_health) for name, options in settings.operators.items()]
     for name, sink in sinks.items():
-        dispatcher: Any = LogDispatcher if isinstance(sink, LogSink) else LaneDispatcher
-        members += [
-            dispatcher(name, partition, sink, journal=journal, metrics=bridge.metrics, log=bridge.log)
-            for partition in range(journal.partitions)
-        ]
+        if isinstance(sink, LogSink):
+            members += [
+                LogDispatcher(name, partition, sink, journal=journal, metrics=bridge.metrics, log=bridge.log)
+                for partition in range(journal.partitions)
+            ]
+        else:
+            members += endpoint_sessions(name, sink, journal=journal, metrics=bridge.metrics, log=bridge.log)
     return members
+
+
+async def _refuse_shared_names(settings: Settings, journal: Journal) -> None:
+    for section, names in (("sources", settings.sources), ("sinks", settings.sinks), ("operators", settings.operators)):
+        for name in names:
+            if await journal.endpoints.record(name) is not None:
+                raise Fatal(f"an endpoint made over the API is called {name}: give {section}.{name} another name")
 
 
 async def _follow_configured(settings: Settings, journal: Journal) -> None:
@@ -218,12 +241,19 @@ async def _follow_configured(settings: Settings, journal: Journal) -> None:
         await journal.follow(keys, "config")
 
 
-def _view(bridge: Bridge, sources: Mapping[str, Source]) -> View:
+def _view(
+    bridge: Bridge, sources: Mapping[str, Source], sinks: Mapping[str, Any], maker: Maker, made: dict[str, str]
+) -> View:
     settings = bridge.settings
-    rings = [options.ring for options in settings.sinks.values() if isinstance(options, SigningSettings)]
+    signing = (*settings.sinks.values(), *settings.operators.values())
+    rings = [options.ring for options in signing if isinstance(options, Signing)]
 
     async def act(record: SubscriptionRecord, action: Action, body: Json) -> Answer:
         return await pass_on(sources[record.key.source], record, action, body, bridge.journal)
+
+    async def find(name: str) -> object:
+        record = None if name in sinks else await bridge.journal.endpoints.record(name)
+        return sinks.get(name) if record is None else maker.pullable(record)
 
     token = settings.control.token
     return View(
@@ -231,12 +261,22 @@ def _view(bridge: Bridge, sources: Mapping[str, Source]) -> View:
         crew=Crews(bridge.intake, bridge.delivery),
         sources={name: options.provider for name, options in settings.sources.items()},
         commands={settings.commands.session: "kafka"} if settings.commands else {},
-        sinks={name: options.kind for name, options in settings.sinks.items()},
+        sinks=ChainMap({name: options.kind for name, options in settings.sinks.items()}, made),
         metrics=bridge.metrics,
         draining=lambda: bridge.draining,
         log=bridge.log,
         act=act,
         token=token.get_secret_value() if token else None,
-        public_keys=lambda: [key for ring in rings for key in ring.public_keys(time.time())],
+        pulls=Pulls(bridge.journal, find),
+        logs={name: sink for name, sink in sinks.items() if isinstance(sink, SearchableLog)},
+        public_keys=lambda: (
+            [key for ring in rings for key in ring.public_keys(time.time())] + [*maker.public_keys(time.time())]
+        ),
+        endpoints=Endpoints(
+            declared={name: sink for name, sink in sinks.items() if not isinstance(sink, LogSink)},
+            about={name: options.model_dump(mode="json", include=_TOLD) for name, options in settings.sinks.items()},
+            maker=maker,
+            taken=settings.sources.keys() | settings.sinks.keys() | settings.operators.keys(),
+        ),
         ready_needs_sinks=settings.control.ready_needs_sinks,
     )

@@ -38,9 +38,7 @@ _config = click.option(
     help="The configuration file.",
 )
 
-_url = click.option(
-    "--url", default="http://127.0.0.1:8080", show_default=True, help="Where the bridge's control listens."
-)
+_url = click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where its control listens.")
 _json = click.option("--json", "json_output", is_flag=True, help="Print the answer as JSON.")
 
 
@@ -72,6 +70,9 @@ _changes = _all_of(
     click.option("--dry-run", is_flag=True, help="Count only."),
     _url,
     _json,
+)
+_redrives = _all_of(
+    _changes, click.option("--per-second", type=click.FloatRange(0.01), help="So many a second, not all at once.")
 )
 
 
@@ -169,7 +170,7 @@ def show_dead_letter(sink: str, delivery: str, url: str, json_output: bool) -> N
 
 
 @dead_letters.command("redrive")
-@_changes
+@_redrives
 def redrive_dead_letters(sink: str, delivery: str | None, **options: Any) -> None:
     """Deliver them anew: one by its id, those of a filter, or all. They keep their webhook-id."""
     _change("redrive", sink, delivery=delivery, **options)
@@ -183,7 +184,7 @@ def drop_dead_letters(sink: str, delivery: str | None, **options: Any) -> None:
 
 
 @cli.command()
-@_changes
+@_redrives
 @click.option("--state", "states", multiple=True, help="Other states than dead, dropped and expired.")
 def replay(sink: str, delivery: str | None, states: tuple[str, ...], **options: Any) -> None:
     """Deliver again what a sink never got, whatever the reason; with --state delivered, what it got as well."""
@@ -195,13 +196,13 @@ def replay(sink: str, delivery: str | None, states: tuple[str, ...], **options: 
 def schema(what: str) -> None:
     """Print a description of the configuration (JSON Schema), of the events (JSON Schemas by type, or AsyncAPI), or
     a table of all settings or metrics."""
-    from bridge import settings, vocabulary  # noqa: PLC0415
+    from bridge import asyncapi, settings, vocabulary  # noqa: PLC0415
     from bridge.telemetry.metrics import metrics_table  # noqa: PLC0415
 
     describe: dict[str, Callable[[], Any]] = {
         "config": lambda: settings.json_schema(*_catalogues()),
         "events": lambda: {type_: vocabulary.data_schema(type_) for type_ in vocabulary.MEANINGS},
-        "asyncapi": vocabulary.asyncapi,
+        "asyncapi": asyncapi.document,
         "settings": lambda: settings.settings_table(*_catalogues()),
         "metrics": metrics_table,
     }

@@ -18,6 +18,9 @@ from bridge.errors import Fatal
 
 B = TypeVar("B")
 
+NAME = "^[a-z0-9][a-z0-9-]{0,62}$"
+"""What the name of a source or sink looks like: it becomes a metric label and part of an environment variable."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plug(Generic[B]):

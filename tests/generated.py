@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 from click.testing import CliRunner
 
-from bridge import vocabulary
+from bridge import asyncapi
 from bridge.cli import cli
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +20,7 @@ def files() -> dict[Path, str]:
     readme = ROOT / "README.md"
     schemas = {
         ROOT / "bridge/schemas" / name: orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n"
-        for name, document in vocabulary.documents().items()
+        for name, document in asyncapi.documents().items()
     }
     return {readme: _filled(readme.read_text()), ROOT / "config/schema.json": _output("schema config")} | schemas
 

@@ -12,7 +12,9 @@ import orjson
 from aiohttp import web
 
 from bridge.control.view import Crew
+from bridge.delivery.sink import Absence, LogPlace
 from bridge.event import JobKey
+from bridge.journal.endpoints import EndpointRecord
 from bridge.journal.outcomes import Attempt, Delivery
 from bridge.journal.store import JournalHealth, SubscriptionRecord
 from bridge.supervision.supervisor import SessionState, SessionStatus
@@ -61,6 +63,16 @@ def group(name: str, kind: str, crew: Crew, sessions: Counter[str]) -> Shape:
         "state": group_state(parked, sessions),
         "reason": parked,
         "sessions": {state.value: sessions[state] for state in SessionState},
+    }
+
+
+def made(record: EndpointRecord) -> Shape:
+    """What an endpoint has that was made over the API: its settings, none of which is a secret."""
+    return {
+        "declared": False,
+        "settings": orjson.loads(record.settings),
+        "created": _moment(record.created_ms / 1000),
+        "updated": _moment(record.updated_ms / 1000),
     }
 
 
@@ -115,6 +127,15 @@ def outcome(told: Delivery) -> Shape:
         "detail": told.detail,
         "redriven": told.redriven,
     }
+
+
+def record(where: LogPlace | Absence | None) -> Shape:
+    """Where a log holds an event; null and the reason where it was searched for in vain, nothing where it was not."""
+    if where is None:
+        return {}
+    if isinstance(where, Absence):
+        return {"record": None, "record_absent": where}
+    return {"record": where._asdict()}
 
 
 def attempt(tried: Attempt) -> Shape:

@@ -1,11 +1,10 @@
-"""What became of events, over the API: list, count, look, redrive, replay, drop; and a job's trail through all sinks.
+"""What became of events, over the API: list, count, look, redrive, replay, drop.
 
 A delivery is one event at one sink. Its id is the event's place in the journal, such as `0-17`.
 """
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import Annotated, Any
 
 from aiohttp import web
@@ -17,7 +16,6 @@ from bridge.control.asked import Digits, read_body, read_query
 from bridge.control.problem import Problem
 from bridge.control.view import VIEW, View
 from bridge.errors import Rejected
-from bridge.event import JobKey
 from bridge.journal.outcomes import (
     BEGINNING,
     DROPPABLE,
@@ -96,13 +94,11 @@ class Change(Filter):
         return self
 
 
-class Trail(BaseModel):
-    """The query of a trail. `after` is the `next` of the page before."""
+class Redrive(Change):
+    """The body that has deliveries made anew."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    after: Digits = 0
-    limit: Digits = Field(100, ge=1, le=1000)
+    per_second: float | None = Field(None, ge=0.01, allow_inf_nan=False)
+    """So many become due in a second, instead of all at once."""
 
 
 async def listing(request: web.Request) -> web.Response:
@@ -131,12 +127,12 @@ async def look(request: web.Request) -> web.Response:
 
 async def redrive(request: web.Request) -> web.Response:
     """Deliver anew: dead ones, unless other states are named."""
-    return await _redrive(request, await read_body(request, Change), _DEAD)
+    return await _redrive(request, await read_body(request, Redrive), _DEAD)
 
 
 async def replay(request: web.Request) -> web.Response:
     """Deliver what the endpoint never got, dropped and expired ones included, unless other states are named."""
-    return await _redrive(request, await read_body(request, Change), NEVER_GOT)
+    return await _redrive(request, await read_body(request, Redrive), NEVER_GOT)
 
 
 async def drop(request: web.Request) -> web.Response:
@@ -145,22 +141,6 @@ async def drop(request: web.Request) -> web.Response:
     selection = await _selected(request, wanted, sink, _DEAD, DROPPABLE)
     count = await _view(request).journal.outcomes.drop(selection, dry_run=wanted.dry_run)
     return _changed(request, "control.drop", sink, count, dry_run=wanted.dry_run)
-
-
-async def trail(request: web.Request) -> web.Response:
-    """What became of a job's events, each at every sink. A sink that came later than an event is not named there.
-
-    Of Kafka it is known that a delivered event is committed; its topic, partition and offset are not kept.
-    """
-    wanted, view = read_query(request, Trail), _view(request)
-    key = JobKey(request.match_info["source"], request.match_info["job_id"])
-    record = await view.journal.subscription(key)
-    if record is None:
-        raise Problem(404, "this job was never followed; POST /v1/subscriptions follows it")
-    told = await view.journal.outcomes.trail(record.id, wanted.after, wanted.limit)
-    events = [list(deliveries) for _, deliveries in groupby(told, lambda one: one.sequence)]
-    following = events[-1][0].sequence if len(events) == wanted.limit else None
-    return answer({"events": [_passage(view, deliveries) for deliveries in events], "next": following})
 
 
 _SINK = "/endpoints/{name:[^/]+}"
@@ -172,15 +152,16 @@ ROUTES = (
     web.post(f"{_SINK}/redrive", redrive),
     web.post(f"{_SINK}/replay", replay),
     web.post(f"{_SINK}/drop", drop),
-    web.get("/jobs/{source:[^/]+}/{job_id:[^/]+}/trail", trail),
 )
 
 
-async def _redrive(request: web.Request, wanted: Change, states: frozenset[DeliveryState]) -> web.Response:
+async def _redrive(request: web.Request, wanted: Redrive, states: frozenset[DeliveryState]) -> web.Response:
     sink = _sink(request)
     selection = await _selected(request, wanted, sink, states, REDRIVABLE)
     try:
-        count = await _view(request).journal.outcomes.redrive(selection, dry_run=wanted.dry_run)
+        count = await _view(request).journal.outcomes.redrive(
+            selection, per_second=wanted.per_second, dry_run=wanted.dry_run
+        )
     except Rejected as error:
         raise Problem(409, str(error)) from error
     return _changed(request, "control.redrive", sink, count, dry_run=wanted.dry_run)
@@ -232,16 +213,6 @@ def _view(request: web.Request) -> View:
 
 def _shape(delivery: Delivery) -> Shape:
     return answers.event(delivery) | answers.outcome(delivery)
-
-
-def _passage(view: View, deliveries: list[Delivery]) -> Shape:
-    """One event of a job, and what became of it at every sink."""
-    sinks = {
-        one.consumer: {"kind": view.sinks[one.consumer], **answers.outcome(one)}
-        for one in deliveries
-        if one.state is not None and one.consumer in view.sinks
-    }
-    return answers.event(deliveries[0]) | {"sinks": sinks}
 
 
 def _named(states: frozenset[DeliveryState]) -> str:

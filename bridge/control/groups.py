@@ -35,7 +35,8 @@ async def resume_source(request: web.Request) -> web.Response:
 
 
 async def resume_sink(request: web.Request) -> web.Response:
-    """Set a sink going again, say after its broker let us in."""
+    """Set a sink going again, say after its broker let us in; a disabled endpoint is enabled."""
+    await request.config_dict[VIEW].journal.endpoint_health.enable(request.match_info["name"])
     return await _resume(request, request.config_dict[VIEW].sinks, "sink")
 
 

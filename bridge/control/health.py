@@ -98,7 +98,12 @@ def _obstacles(view: View, health: JournalHealth | None) -> Iterable[str]:
     elif not health.writable:
         yield "journal is not writable"
     if view.ready_needs_sinks:
-        yield from (f"sink {sink} is {state}" for sink, state in _states(view, view.sinks).items() if _away(state))
+        yield from (f"sink {sink} is {state}" for sink, state in _declared(view).items() if _away(state))
+
+
+def _declared(view: View) -> dict[str, str]:
+    """Without endpoints made over the API: whether we are ready is not their owners' to decide."""
+    return _states(view, view.sinks.keys() & view.endpoints.taken)
 
 
 def _away(state: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import os
 from collections.abc import AsyncIterator
@@ -13,7 +12,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from structlog.typing import FilteringBoundLogger
 
-from bridge.control import deliveries, groups, health, jobs, subscriptions, webhook_keys
+from bridge.control import deliveries, endpoints, groups, health, jobs, pulling, subscriptions, trail, webhook_keys
+from bridge.control.bearer import given_token, same
 from bridge.control.problem import BODY_BYTES_MAX, Problem, problems, unavailable
 from bridge.control.view import VIEW, View
 from bridge.errors import Fatal
@@ -21,16 +21,19 @@ from bridge.serving import CLIENT_FAULTS
 
 
 def application(view: View) -> web.Application:
-    """Probes, metrics and public keys for everybody, `/v1` for who has the token.
+    """Probes, metrics and public keys for everybody, `/v1` for who has the token, and one address under it for
+    receivers with tokens of their own.
 
     `/v1` is an application of its own, so that no route under it, known or unknown, can be reached past its gate.
     """
     v1 = web.Application(middlewares=[_gate, _deadline])
-    v1.add_routes([*subscriptions.ROUTES, *jobs.ROUTES, *deliveries.ROUTES, *groups.ROUTES])
+    for routes in (subscriptions, jobs, deliveries, endpoints, trail, groups):
+        v1.add_routes(routes.ROUTES)
     app = web.Application(middlewares=[problems], client_max_size=BODY_BYTES_MAX)
     app[VIEW] = view
     app.add_routes([*health.ROUTES, *webhook_keys.ROUTES])
     app.add_subapp("/v1", v1)
+    app.router.add_get(pulling.PATH, _pull, allow_head=False)  # more of the path than "/v1": it is found first
     return app
 
 
@@ -64,15 +67,7 @@ async def _gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     token = request.config_dict[VIEW].token
     if not token:
         raise Problem(403, "closed: set control.token")
-    given = request.headers.getall("Authorization", [])
-    if not given:
-        raise Problem(
-            401, "send Authorization: Bearer <token>", headers={"WWW-Authenticate": 'Bearer realm="jobbridge"'}
-        )
-    scheme, _, credentials = given[0].partition(" ")
-    # Undecodable bytes arrive as lone surrogates, which only `surrogateescape` can turn back into bytes.
-    same = hmac.compare_digest(credentials.strip().encode("utf-8", "surrogateescape"), token.encode())
-    if len(given) > 1 or scheme.lower() != "bearer" or not same:
+    if not same(given_token(request), token):
         challenge = 'Bearer realm="jobbridge", error="invalid_token"'
         raise Problem(401, "this token is not the one", headers={"WWW-Authenticate": challenge})
     return await handler(request)
@@ -89,6 +84,10 @@ async def _deadline(request: web.Request, handler: Handler) -> web.StreamRespons
         if not request.content.is_eof():
             raise Problem(408, f"the body took longer than {deadline_s:g} s", headers={"Connection": "close"}) from None
         raise unavailable(f"the bridge did not answer within {deadline_s:g} s") from None
+
+
+async def _pull(request: web.Request) -> web.StreamResponse:
+    return await _deadline(request, pulling.events)
 
 
 def _why(error: OSError) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
+from bridge.delivery.made import Maker
+from bridge.delivery.pulling import Pulls
 from bridge.delivery.signing import PublicKey
+from bridge.delivery.sink import EndpointSink, SearchableLog
 from bridge.event import Json
 from bridge.intake.provider import Action, Answer
 from bridge.journal.store import ControlJournal, SubscriptionRecord
@@ -31,6 +34,18 @@ class Crew(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Endpoints of both sorts: the configuration's, and those made here."""
+
+    declared: Mapping[str, EndpointSink]
+    about: Mapping[str, Json]
+    """What may be told of each declared one."""
+    maker: Maker
+    taken: Collection[str]
+    """Names that the configuration uses."""
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """The bridge as control sees it, and what control itself was set to."""
 
@@ -47,8 +62,13 @@ class View:
     log: FilteringBoundLogger
     act: Callable[[SubscriptionRecord, Action, Json], Awaitable[Answer]]
     """Passes a person's wish on to a job's provider."""
+    endpoints: Endpoints
+    pulls: Pulls
+    """Where receivers fetch their events."""
     token: str | None = field(repr=False)
     """What `/v1` asks for as a bearer token; None or empty keeps `/v1` closed."""
+    logs: Mapping[str, SearchableLog] = field(default_factory=dict)
+    """The sinks that can tell where they hold an event."""
     public_keys: Callable[[], Iterable[PublicKey]] = tuple
     """What receivers verify the signatures of this moment with; one key may sign for several endpoints."""
     ready_needs_sinks: bool = False

@@ -11,7 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from bridge.delivery.gate import Gate
 from bridge.delivery.schedule import expires_ms, is_spared, next_wait_s
-from bridge.delivery.sink import ANSWER_CHARS_MAX, Endpoint, Trial
+from bridge.delivery.sink import ANSWER_CHARS_MAX, Endpoint, Trial, Unjudged
 from bridge.errors import BridgeError, Fatal, Temporary
 from bridge.journal.store import Attempt, DeliveryState, Entry, Outcome, Outstanding
 from bridge.telemetry.metrics import Metrics
@@ -43,17 +43,30 @@ class Attempts:
         useful: Callable[[], None],
     ) -> None:
         self.clock_ms = clock_ms
-        self.wants = endpoint.wants
         self.patience = endpoint.patience
         self.start_slowly = gate.start_slowly
         self._endpoint = endpoint
         self._gate = gate
         self._consumer = consumer
         self._deliveries = metrics.deliveries
+        self._unjudged = metrics.unjudged.labels(consumer)
+        self._told_unjudged = False
         self._seconds = metrics.delivery_seconds.labels(consumer)
         self._log = log
         self._dice = dice
         self._useful = useful
+
+    def wants(self, entry: Entry) -> bool:
+        """Whether to send the event. One that cannot be judged is sent: an event too many can be seen at the receiver,
+        one too few cannot, and nobody would ever look for it."""
+        try:
+            return self._endpoint.wants(entry)
+        except Unjudged as error:
+            self._unjudged.inc()
+            if not self._told_unjudged:  # once a session: it may be true of every event
+                self._told_unjudged = True
+                self._log.warning("delivery.unjudged", endpoint=self._consumer, event_id=entry.id, detail=str(error))
+            return True
 
     async def attempt(self, work: Outstanding) -> Turn:
         """Wait for the endpoint to be open, and try once, unless the event has outlived its time by then."""
@@ -69,7 +82,8 @@ class Attempts:
 
     async def _try(self, work: Outstanding) -> Turn:
         before, entry = work
-        trial, begun = Trial(before.attempts + 1), self._gate.begin()
+        trial = Trial(before.attempts + 1, redriven=before.redriven, previous=before.previous)
+        begun = self._gate.begin()
         at_ms, at_s = self.clock_ms(), time.perf_counter()
         tried = Outcome(
             entry.position,
@@ -78,6 +92,7 @@ class Attempts:
             attempts=trial.number,
             first_ms=before.first_ms or at_ms,
             spared=before.spared,
+            previous=before.previous,
         )
         error: BridgeError | None = None
         try:

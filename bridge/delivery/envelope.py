@@ -27,8 +27,10 @@ _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uff
 _NOT_IN_HEADERS = re.compile("[^!#$&-~]")
 
 
-def cloudevent_attributes(entry: Entry) -> list[tuple[str, str]]:
+def cloudevent_attributes(entry: Entry, previous: int | None = None) -> list[tuple[str, str]]:
     """Every attribute by its bare name, in a fixed order; those without a value are left out.
+
+    `previous` becomes `previoussequence`: the `sequence` of the event before it at the same receiver, 0 for none.
 
     Values hold no control characters: where a provider's id does, they are percent-encoded. `sequence` is padded
     with zeros, since its specification has it compared as text. In binary mode `datacontenttype` is the content
@@ -38,6 +40,7 @@ def cloudevent_attributes(entry: Entry) -> list[tuple[str, str]]:
         *job_attributes(entry.source, entry.subject),
         *batch_attributes(entry.type, entry.recorded_ms),
         *own_attributes(entry),
+        *([] if previous is None else [("previoussequence", _SEQUENCE % previous)]),
     ]
 
 
@@ -67,26 +70,28 @@ def own_attributes(entry: Entry) -> list[tuple[str, str]]:
     return attributes
 
 
-def structured(entry: Entry) -> bytes:
+def structured(entry: Entry, previous: int | None = None) -> bytes:
     """The event as one compact JSON object (CloudEvents JSON format 1.0.2), of type `STRUCTURED_TYPE`."""
-    return _spliced(dict(cloudevent_attributes(entry)), entry.data)
+    return _spliced(dict(cloudevent_attributes(entry, previous)), entry.data)
 
 
-def http_headers(entry: Entry) -> dict[str, str]:
+def http_headers(entry: Entry, previous: int | None = None) -> dict[str, str]:
     """The headers of binary mode (CloudEvents HTTP binding 1.0.2, section 3.1); the body is then `entry.data`.
 
     Whatever is no visible ASCII character, and `"` and `%`, is percent-encoded as UTF-8 (section 3.1.3.2).
     """
-    headers = {f"ce-{name}": _NOT_IN_HEADERS.sub(_percent, value) for name, value in cloudevent_attributes(entry)}
+    attributes = cloudevent_attributes(entry, previous)
+    headers = {f"ce-{name}": _NOT_IN_HEADERS.sub(_percent, value) for name, value in attributes}
     headers["content-type"] = headers.pop("ce-datacontenttype")
     return headers
 
 
-def standard(entry: Entry) -> bytes:
+def standard(entry: Entry, previous: int | None = None) -> bytes:
     """The body of Standard Webhooks 1.0.0, compact: `type`, `timestamp` and `data`, and what places the event.
 
     `timestamp` is the provider's time, or the time of journalling where it gave none. `id`, `source`, `subject` and
-    `sequence` are the event's own: a receiver joins Kafka and webhooks by `id` and sees gaps by `sequence`.
+    `sequence` are the event's own: a receiver joins Kafka and webhooks by `id`. `previous` is the `sequence` of the
+    event before it at the same receiver, 0 for none: by it gaps are seen. It is left out where it is not known.
     """
     head: dict[str, str | int] = {
         "type": entry.type,
@@ -96,6 +101,8 @@ def standard(entry: Entry) -> bytes:
         "subject": _clean(entry.subject),
         "sequence": entry.sequence,
     }
+    if previous is not None:
+        head["previous"] = previous
     return _spliced(head, entry.data)
 
 

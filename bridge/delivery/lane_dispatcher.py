@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from bridge.delivery.attempts import Attempts
 from bridge.delivery.gate import Gate
+from bridge.delivery.health import EndpointHealth
 from bridge.delivery.lanes import Lanes
 from bridge.delivery.progress import Progress
 from bridge.delivery.sink import EndpointSink
@@ -26,7 +27,8 @@ def _now_ms() -> int:
 class LaneDispatcher:
     """The session that hands one partition's events to one endpoint.
 
-    `clock_ms` is Unix time in milliseconds, `dice` a number in [0, 1).
+    `health` is shared by the sessions of all partitions; one of its own where there is none. `clock_ms` is Unix time in
+    milliseconds, `dice` a number in [0, 1).
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class LaneDispatcher:
         journal: DeliveryJournal,
         metrics: Metrics,
         log: FilteringBoundLogger,
+        health: EndpointHealth | None = None,
         clock_ms: Callable[[], int] = _now_ms,
         dice: Callable[[], float] = random,
     ) -> None:
@@ -48,14 +51,19 @@ class LaneDispatcher:
         self._journal = journal
         self._metrics = metrics
         self._log = log
+        self._health = health or EndpointHealth(
+            consumer, journal.endpoint_health, metrics=metrics, log=log, clock_ms=clock_ms
+        )
         self._clock_ms = clock_ms
         self._dice = dice
 
     async def run(self, useful: Callable[[], None]) -> None:
         """Deliver until cancelled; what is finished is settled before this leaves, whatever the reason.
 
-        Raises `Fatal` when the receiver asked never to be called again, `Temporary` when the journal fails.
+        Raises `Fatal` when the endpoint is not to be called again until a person enables it, `Temporary` when the
+        journal fails.
         """
+        await self._health.begin()
         journal, consumer, partition = self._journal, self.group, self._partition
         # In this order: where a run that was cut off still has a write on its way, nothing falls between two answers.
         position = await journal.position(consumer, partition)
@@ -65,7 +73,7 @@ class LaneDispatcher:
         async with self._sink.endpoint() as endpoint:
             gate = Gate(endpoint.patience, consumer, partition, metrics=self._metrics, log=self._log, dice=self._dice)
             attempts = Attempts(
-                endpoint,
+                self._health.watching(endpoint),
                 gate,
                 consumer,
                 metrics=self._metrics,
@@ -80,6 +88,19 @@ class LaneDispatcher:
                 gate.close()
                 with suppress(Temporary):  # what ended the run says more
                     await progress.settle()
+                    await self._health.write()
 
     async def park(self, error: BridgeError) -> None:
-        """Nothing to note: the journal holds everything that was not delivered."""
+        """Remember that the endpoint is disabled, if it is: what was not delivered is in the journal already."""
+        await self._health.disable(error)
+
+
+def endpoint_sessions(
+    consumer: str, sink: EndpointSink, *, journal: DeliveryJournal, metrics: Metrics, log: FilteringBoundLogger
+) -> list[LaneDispatcher]:
+    """One session for each partition; together they judge the endpoint's health."""
+    health = EndpointHealth(consumer, journal.endpoint_health, metrics=metrics, log=log)
+    return [
+        LaneDispatcher(consumer, partition, sink, journal=journal, metrics=metrics, log=log, health=health)
+        for partition in range(journal.partitions)
+    ]

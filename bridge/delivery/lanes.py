@@ -8,6 +8,7 @@ the head is due. Where the endpoint asks for no order, a refused event waits in 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import takewhile
@@ -15,6 +16,7 @@ from itertools import takewhile
 from bridge.delivery import coalescing
 from bridge.delivery.alarms import Alarms
 from bridge.delivery.attempts import Attempts
+from bridge.delivery.chain import Chain
 from bridge.delivery.progress import ENTRIES_MAX, Progress
 from bridge.delivery.ready import Ready
 from bridge.delivery.sink import COALESCIBLE
@@ -23,6 +25,8 @@ from bridge.journal.store import DeliveryState, Entry, Outcome, Outstanding
 
 _CLOCK_CHECK_S = 1.0
 """The clock can be set while we sleep by it: how often to look at it anew."""
+_ADMIT_PAUSE_S = 0.001
+"""An event that took longer to judge has the event loop wait for no other behind it."""
 _FETCH_MAX = 32
 """Events of a blocked lane's turn: then others that wait have theirs."""
 
@@ -41,6 +45,7 @@ class Lanes:
         self._ordered = attempts.patience.ordered
         self._coalesce = attempts.patience.coalesce & COALESCIBLE
         self._finished = set(finished)
+        self._chain = Chain()
         self._active: dict[int, list[Outstanding]] = {}
         # At least two: with one, a backlog's turns would come between any two fresh events.
         self._workers = max(2, attempts.patience.concurrency)
@@ -80,7 +85,10 @@ class Lanes:
     async def _scan(self) -> None:
         while True:
             for entry in await self._progress.read():
+                began_s = time.perf_counter()
                 self._admit(entry)
+                if time.perf_counter() - began_s > _ADMIT_PAUSE_S:
+                    await asyncio.sleep(0)
             self._check_caught_up()
 
     def _check_caught_up(self) -> None:
@@ -88,36 +96,42 @@ class Lanes:
             self._caught_up.set()
 
     def _admit(self, entry: Entry) -> None:
-        subscription = entry.subscription
         if entry.position in self._finished:
             self._finished.discard(entry.position)
+            self._chain.link(entry)
             self._progress.pass_over(entry.position)
         elif not self._attempts.wants(entry):
             self._attempts.count(DeliveryState.FILTERED)
+            self._chain.skip(entry)
             self._progress.pass_over(entry.position)
-        elif subscription in self._blocked:
-            self._hold(entry)
+        else:
+            self._take(_untried(entry, self._chain.link(entry)))
+
+    def _take(self, work: Outstanding) -> None:
+        subscription = work.entry.subscription
+        if subscription in self._blocked:
+            self._hold(work.outcome)
         elif subscription not in self._active:
-            self._progress.window.take(entry)
-            self._activate(subscription, [_untried(entry)])
+            self._progress.window.take(work.entry)
+            self._activate(subscription, [work])
         else:
-            self._queue(entry, self._active[subscription])
+            self._queue(work, self._active[subscription])
 
-    def _queue(self, entry: Entry, queue: list[Outstanding]) -> None:
+    def _queue(self, work: Outstanding, queue: list[Outstanding]) -> None:
         """Behind others of its job. The first of them may be under way."""
-        if entry.type in self._coalesce:
-            queue[1:] = self._latest([*queue[1:], _untried(entry)])[:-1]  # without the new one
+        if work.entry.type in self._coalesce:
+            queue[1:] = self._latest([*queue[1:], work])[:-1]  # without the new one
         if len(queue) < self._lane_max:
-            self._progress.window.take(entry)
-            queue.append(_untried(entry))
+            self._progress.window.take(work.entry)
+            queue.append(work)
         else:
-            self._blocked[entry.subscription] = 0
-            self._hold(entry)
+            self._blocked[work.entry.subscription] = 0
+            self._hold(work.outcome)
 
-    def _hold(self, entry: Entry) -> None:
-        self._blocked[entry.subscription] += 1
-        self._progress.pass_over(entry.position)
-        self._progress.note(_untried(entry).outcome)
+    def _hold(self, outcome: Outcome) -> None:
+        self._blocked[outcome.subscription] += 1
+        self._progress.pass_over(outcome.position)
+        self._progress.note(outcome)
 
     def _latest(self, queue: list[Outstanding]) -> list[Outstanding]:
         """What is left of a lane's queue after coalescing, if it is to be coalesced at all."""
@@ -214,6 +228,8 @@ class Lanes:
         if subscription in self._passed:
             self._passed.discard(subscription)
             await self._progress.settle()
+        if queue[0].outcome.previous is None:
+            queue[0] = await self._linked(queue[0])
         outcome, attempt, fatal = await self._attempts.attempt(queue[0])
         del queue[0]
         self._progress.note(outcome, attempt)
@@ -229,6 +245,11 @@ class Lanes:
                 queue.clear()
                 self._blocked.setdefault(subscription, 0)
                 self._rest(subscription)
+
+    async def _linked(self, work: Outstanding) -> Outstanding:
+        """With what came before it at this endpoint, as far as the journal can still tell."""
+        previous = await self._progress.previous(work.entry, self._attempts.wants)
+        return Outstanding(work.outcome._replace(previous=previous), work.entry)
 
     async def _refill(self, subscription: int, queue: list[Outstanding], limit: int) -> None:
         """Fetch what is due of a blocked lane. Nothing: it went to rest, blocked on if its head is not due yet."""
@@ -250,8 +271,8 @@ class Lanes:
                 return
 
 
-def _untried(entry: Entry) -> Outstanding:
-    return Outstanding(Outcome(entry.position, entry.subscription, DeliveryState.HELD), entry)
+def _untried(entry: Entry, previous: int | None) -> Outstanding:
+    return Outstanding(Outcome(entry.position, entry.subscription, DeliveryState.HELD, previous=previous), entry)
 
 
 def _due(outstanding: Sequence[Outstanding], now_ms: int) -> list[Outstanding]:

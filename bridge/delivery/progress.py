@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bridge.journal.store import Attempt, DeliveryJournal, Entry, Outcome, Outstanding
 from bridge.telemetry.metrics import Metrics
@@ -85,6 +85,11 @@ class Progress:
         """One job's outstanding entries, everything noted before this call included."""
         await self.settle()
         return await self._journal.lane(self._consumer, self._partition, subscription, limit, ordered=ordered)
+
+    async def previous(self, entry: Entry, wants: Callable[[Entry], bool]) -> int | None:
+        """`sequence` of the job's entry before this one that was meant for this consumer; 0 where there is none, None
+        where it can no longer be told."""
+        return await self._journal.previous(self._consumer, entry, wants)
 
     async def redriven(self, after_revision: int) -> tuple[int, dict[int, int]]:
         """Waits until a person has changed what is outstanding; what is then, by job."""

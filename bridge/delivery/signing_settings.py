@@ -77,8 +77,8 @@ SigningKeys = Annotated[
 """A setting that holds an endpoint's keys, the new one first: a secret, or a list of secrets and `EndingSecret`s."""
 
 
-class SigningSettings(SinkSettings):
-    """What every sink has that signs."""
+class Signing(BaseModel):
+    """What everything has that signs."""
 
     allow_mixed_schemes: bool = Field(False, description="Let `secret` list keys of v1 and of v1a side by side.")
     secret: SigningKeys = Field(
@@ -97,6 +97,10 @@ class SigningSettings(SinkSettings):
     def ring(self) -> KeyRing:
         """The keys, each with its end."""
         return _ring(self.secret, allow_mixed_schemes=self.allow_mixed_schemes)
+
+
+class SigningSettings(Signing, SinkSettings):
+    """What every sink has that signs."""
 
 
 def _ring(secret: SigningKeys, *, allow_mixed_schemes: bool) -> KeyRing:

@@ -7,9 +7,10 @@ another's. Either translates and nothing else: loops above decide about waiting,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,6 +35,10 @@ class Mark(NamedTuple):
     """The event at that position: the proof that it is this journal which the destination remembers."""
     outcomes: tuple[Outcome, ...] = ()
     """What was not plainly delivered by the write that got there: a crash may have come before it was settled."""
+
+
+Check = Callable[[Mark], Awaitable[None]]
+"""Raises where this journal cannot be the one that the destination remembers."""
 
 
 class LogWriter(Protocol):
@@ -66,8 +71,40 @@ class LogSink(Protocol):
     batch_entries: int
     """So many entries are flushed at once, at most."""
 
-    def writer(self, partition: int) -> AbstractAsyncContextManager[LogWriter]:
-        """Open the partition's only writer. Entering raises like `LogWriter.flush`."""
+    def writer(self, partition: int, check: Check | None = None) -> AbstractAsyncContextManager[LogWriter]:
+        """Open the partition's only writer. Entering raises like `LogWriter.flush`, and what `check` raises.
+
+        `check` is given what the destination remembers before any predecessor is fenced out. What is still on its way
+        there may be missing from it.
+        """
+
+
+class LogPlace(NamedTuple):
+    """Where a log holds an event."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Absence(StrEnum):
+    """Why it cannot be told where a log holds an event."""
+
+    NOT_FOUND = "not_found"
+    """It is not where it belongs by the present settings, or no longer."""
+    NOT_REACHED = "not_reached"
+    """The search came to its limit first."""
+    UNAVAILABLE = "unavailable"
+    """The log does not answer, or not to us."""
+
+
+@runtime_checkable
+class SearchableLog(Protocol):
+    """A log that can be asked where it holds events."""
+
+    async def whereabouts(self, entries: Sequence[Entry]) -> Sequence[LogPlace | Absence]:
+        """Where each of these is, delivered entries of one job in order. Takes seconds at most, whatever the log's
+        state, and raises nothing because of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +126,10 @@ class Trial:
     status: int | None = None
     answer: str = ""
     """How the answer began, as text: `ANSWER_CHARS_MAX` characters at most."""
+    redriven: int = 0
+    """How often a person had it delivered anew."""
+    previous: int | None = None
+    """`sequence` of the job's event before this one that was meant for the endpoint; 0: none, None: pruned."""
 
 
 ANSWER_CHARS_MAX = 200
@@ -122,9 +163,17 @@ class Patience:
     probe_wait_s: float = 5.0
     """How long it is left alone before one event is tried; doubled whenever that is refused, too."""
     probe_wait_max_s: float = 300.0
+    failing_after_s: float = 60.0
+    """Nothing but failure for so long is told to people."""
+    disable_after_s: float | None = None
+    """Nothing but failure for so long, and it is called no more until a person enables it. None: it always is."""
 
 
 COALESCIBLE = frozenset({EventType.PROGRESS.value, EventType.OUTPUT.value})
+
+
+class Unjudged(Exception):
+    """An endpoint cannot tell whether it subscribes to an event; the text says why, and nothing of the event."""
 
 
 class Endpoint(Protocol):
@@ -133,11 +182,34 @@ class Endpoint(Protocol):
     patience: Patience
 
     def wants(self, entry: Entry) -> bool:
-        """Whether this endpoint subscribes to such events."""
+        """Whether this endpoint subscribes to such events. Raises `Unjudged`."""
 
     async def deliver(self, entry: Entry, trial: Trial) -> Receipt:
         """One attempt. Raises `Temporary` (try again), `Rejected` (a dead letter) or `Fatal` (the endpoint asked never
         to be called again)."""
+
+
+class Signed(NamedTuple):
+    """An event as it goes on the wire."""
+
+    headers: Mapping[str, str]
+    """Those that belong to the event: its id, time and signature, and what describes the body."""
+    body: bytes
+
+
+@runtime_checkable
+class Pullable(Protocol):
+    """An endpoint whose receiver may also fetch its events."""
+
+    @property
+    def pull_token(self) -> str | None:
+        """What the receiver shows to be let in; None keeps it out."""
+
+    def wants(self, entry: Entry) -> bool:
+        """As for `Endpoint`, but true where it cannot be judged, as when it is delivered."""
+
+    def signed(self, entry: Entry, previous: int | None) -> Signed:
+        """The event as a delivery would bring it now. `previous` is as in `Trial`."""
 
 
 class EndpointSink(Protocol):

@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
     first_ms: int = 0
     """Unix milliseconds of the first attempt; 0 before it."""
     due_ms: int = 0
-    """Unix milliseconds of the next attempt, while retrying."""
+    """Unix milliseconds of the next attempt, while retrying; or of the first one after a redrive at a set pace."""
     status: int | None = None
     """The receiver's last HTTP status, if it gave one."""
     detail: str | None = None
@@ -56,6 +56,9 @@ class Outcome(NamedTuple):
     """How often a person had it delivered anew. The journal counts; an outcome that is recorded does not change it."""
     spared: int = 0
     """Those of the attempts that the endpoint's schedule does not count."""
+    previous: int | None = None
+    """`sequence` of the job's event before this one that was meant for the consumer; 0: there is none, None: not known
+    here. What was once recorded stays."""
 
 
 class Attempt(NamedTuple):
@@ -158,9 +161,12 @@ class OutcomeJournal(Protocol):
     async def trail(self, subscription: int, after_sequence: int = 0, limit: int = 100) -> Sequence[Delivery]:
         """What became of a job's next `limit` events at every registered consumer, by rising sequence."""
 
-    async def redrive(self, selection: Selection, *, dry_run: bool = False) -> int:
+    async def redrive(self, selection: Selection, *, per_second: float | None = None, dry_run: bool = False) -> int:
         """Have the selected ones delivered anew, among `REDRIVABLE`: held, no attempt counted, and whoever waits for
-        `redriven` wakes. Returns how many. Raises `Rejected` for a consumer that is a log: it only goes forward."""
+        `redriven` wakes. Returns how many. Raises `Rejected` for a consumer that is a log: it only goes forward.
+
+        They are due at once or, `per_second`, one after the other in the journal's order, the first of them now.
+        """
 
     async def drop(self, selection: Selection, *, dry_run: bool = False) -> int:
         """Give up the selected ones, among `DROPPABLE`; they no longer keep their entries. Returns how many."""

@@ -6,12 +6,14 @@ raised when the disk or database cannot take a write now; nothing of the call ha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from bridge.event import Cursor, JobEvent, JobKey
+from bridge.journal.endpoints import EndpointJournal
+from bridge.journal.health import HealthJournal
 from bridge.journal.outcomes import Attempt, DeliveryState, Outcome, OutcomeJournal
 
 __all__ = ["Attempt", "DeliveryState", "Outcome"]  # the words of another file that the seam below is told in
@@ -153,9 +155,14 @@ class DeliveryJournal(Protocol):
     def partitions(self) -> int:
         """How many partitions the journal has; they are numbered from 0."""
 
+    @property
+    def endpoint_health(self) -> HealthJournal:
+        """How every endpoint is, by all its attempts."""
+
     async def register(self, consumers: Sequence[str], endpoints: Collection[str] = ()) -> None:
         """Declare who consumes, and which of them are endpoints. A new consumer starts at the end of the journal; one
-        that is no longer named stops holding back retention but keeps its place in case it returns."""
+        that is no longer named stops holding back retention but keeps its place in case it returns. Endpoints that
+        the journal keeps itself consume without being named."""
 
     async def position(self, consumer: str, partition: int) -> int:
         """The settled position; 0 before the first entry. Raises KeyError for an unregistered consumer."""
@@ -165,6 +172,13 @@ class DeliveryJournal(Protocol):
 
         At most `limit` entries and about `bytes_max` bytes of data, but always at least one entry.
         """
+
+    async def entries(self, partition: int, after: int, *, limit: int, bytes_max: int = 4 << 20) -> Sequence[Entry]:
+        """As `pending`, but without waiting: none where none is there. For who is not a consumer on its way."""
+
+    async def begun(self, consumer: str, partition: int) -> int:
+        """Where the consumer began: the journal's end when it was first registered. Never moves. Raises KeyError
+        for an unregistered consumer."""
 
     async def settle(
         self,
@@ -196,19 +210,26 @@ class DeliveryJournal(Protocol):
         """Waits until somebody changed outstanding entries of this consumer; returns the new revision, and what
         `blocked` does. Revisions begin anew with the process: the first call gives 0."""
 
+    async def previous(self, consumer: str, entry: Entry, wants: Callable[[Entry], bool]) -> int | None:
+        """`sequence` of the job's last entry before this one that was meant for the endpoint, whatever became of it: it
+        has an outcome, or is not settled and `wants` holds for it. `wants` is called in another thread.
+
+        0 where there is none since the endpoint began; None where it cannot be told any more: entries were pruned.
+        """
+
     async def finished(self, consumer: str, partition: int, after: int) -> set[int]:
         """Positions behind `after` that already have an outcome: what a crash left ahead of the settled place."""
 
 
-class RelayJournal(DeliveryJournal, Protocol):
-    """What delivery into a log sees besides, to check the log's own memory against the journal's."""
-
-    async def begun(self, consumer: str, partition: int) -> int:
-        """Where the consumer began: the journal's end when it was first registered. Never moves. Raises KeyError
-        for an unregistered consumer."""
+class EntryJournal(Protocol):
+    """Where single entries are looked up."""
 
     async def entry(self, partition: int, position: int) -> Entry | None:
         """The entry at that position; None where the journal does not hold one (not yet, or no longer)."""
+
+
+class RelayJournal(DeliveryJournal, EntryJournal, Protocol):
+    """What delivery into a log sees besides, to check the log's own memory against the journal's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,12 +253,20 @@ class JournalHealth:
     """Entries of each consumer by delivery state, for those passed but not plainly delivered."""
 
 
-class ControlJournal(SubscriptionJournal, Protocol):
+class ControlJournal(SubscriptionJournal, EntryJournal, Protocol):
     """What control sees."""
 
     @property
     def outcomes(self) -> OutcomeJournal:
         """What became of every event at every consumer."""
+
+    @property
+    def endpoint_health(self) -> HealthJournal:
+        """How every endpoint is, by all its attempts."""
+
+    @property
+    def endpoints(self) -> EndpointJournal:
+        """The endpoints that were made while the bridge ran."""
 
     async def health(self) -> JournalHealth:
         """Never raises: a journal that cannot be read is not writable, with the reason in `detail`."""

@@ -18,9 +18,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from bridge.errors import BridgeError
+from bridge.plug import NAME
 from bridge.secret import Referenced, References
 from bridge.settings import yaml_source
-from bridge.settings.shape import NAME, PLUGGED, Catalogue, Settings, fields
+from bridge.settings.shape import PLUGGED, Catalogue, Settings, fields
 from bridge.settings.yaml_source import Document, Keys, Mistake, dotted
 
 ENV_PREFIX = "JOBBRIDGE__"

@@ -13,7 +13,8 @@ from pydantic_core import core_schema
 
 from bridge.delivery.sink import SinkSettings
 from bridge.intake.provider import SourceSettings
-from bridge.settings.shape import NAME, PLUGGED, Catalogue, Settings, fields
+from bridge.plug import NAME
+from bridge.settings.shape import PLUGGED, Catalogue, Settings, fields
 from bridge.settings.yaml_source import Keys, dotted
 
 Rows = Iterator[tuple[Keys, FieldInfo, str]]

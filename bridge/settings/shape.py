@@ -9,10 +9,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
+from bridge.delivery.dialling import DiallingRules
+from bridge.delivery.operators import OperatorSettings
 from bridge.delivery.sink import SinkSettings
 from bridge.intake.commands import CommandSettings
 from bridge.intake.provider import SourceSettings
-from bridge.plug import Plug
+from bridge.plug import NAME, Plug
+from bridge.sealing import SealingKey
 from bridge.secret import Secret
 from bridge.settings.yaml_source import Keys
 from bridge.telemetry.logs import LogFormat, LogLevel
@@ -22,9 +25,6 @@ Catalogue = Mapping[str, Plug[Any]]
 
 PLUGGED = {"sources": "provider", "sinks": "kind"}
 """The sections whose entries are judged by plugs, and the key in each entry that names the plug."""
-
-NAME = "^[a-z0-9][a-z0-9-]{0,62}$"
-"""What the name of a source or sink looks like: it becomes a metric label and part of an environment variable."""
 
 Name = Annotated[str, Field(pattern=NAME)]
 
@@ -77,6 +77,17 @@ class ControlSettings(Section):
     )
 
 
+class EndpointSettings(DiallingRules):
+    """Webhook endpoints made over the API, and where their receivers may live."""
+
+    keys: list[SealingKey] = Field(
+        default_factory=list,
+        max_length=8,
+        description="Keys of 32 bytes in base64 that encrypt the secrets of endpoints made over the API: the first "
+        "one seals, all open. Without one, no endpoint can be made there.",
+    )
+
+
 class SupervisionSettings(Section):
     """When something that ended is run again, and how long the end may take."""
 
@@ -108,11 +119,17 @@ class Settings(Section):
 
     sources: dict[Name, SourceSettings] = Field(description="Job APIs to follow, each under a name of your choice.")
     sinks: dict[Name, SinkSettings] = Field(description="Where events go, each under a name of your choice.")
+    operators: dict[Name, OperatorSettings] = Field(
+        {}, description="Webhooks for your own people: who is told that an endpoint fails, was disabled, or recovered."
+    )
     commands: CommandSettings | None = Field(
         None, description="A Kafka topic on which others say what to follow. Off when absent."
     )
     journal: JournalSettings = Field(JournalSettings(), description="The durable log between sources and sinks.")
     control: ControlSettings = Field(ControlSettings(), description="The HTTP server for probes, metrics and the API.")
+    endpoints: EndpointSettings = Field(
+        EndpointSettings(), description="Webhook endpoints made over the API, and where their receivers may live."
+    )
     supervision: SupervisionSettings = Field(SupervisionSettings(), description="When to try again, when to give up.")
     telemetry: TelemetrySettings = Field(TelemetrySettings(), description="What the process says about itself.")
 

@@ -85,6 +85,11 @@ class Metrics:
             "sink",
             "outcome",
         )
+        self.unjudged = self._counter(
+            "unjudged_events",
+            "Looks at events that the endpoint's `when` could not be applied to, or not in time: they are sent.",
+            "sink",
+        )
         self.delivery_seconds = self._histogram(
             "delivery_seconds",
             "Time of one Kafka batch or one webhook attempt, failed ones included.",
@@ -104,7 +109,10 @@ class Metrics:
             "partition",
         )
         self.endpoint_turns = self._counter(
-            "endpoint_turns", "How often the endpoint began to fail, and recovered: failing, recovered.", "sink", "turn"
+            "endpoint_turns",
+            "How often operators were to be told of the endpoint: failing, disabled, recovered.",
+            "sink",
+            "turn",
         )
         self.outstanding = self._gauge(
             "outstanding_entries",

@@ -266,6 +266,22 @@ async def test_redrive_holds_what_may_be_delivered_anew_and_counts_first(open_jo
         assert await journal.outcomes.redrive(selection()) == 0
 
 
+async def test_what_is_redriven_at_a_set_pace_is_due_one_after_the_other(open_journal_at: OpenJournal) -> None:
+    async with open_journal_at(partitions=2) as journal:
+        await journal.register(["hook"], ["hook"])
+        a, b = await job(journal, "a", 1500), await job(journal, "d", 2)
+        assert (b.partition, a.partition) == (0, 1)
+        await journal.settle("hook", a.partition, 1500)
+        await journal.settle("hook", b.partition, 2)
+        assert await journal.outcomes.redrive(selection("hook", FILTERED), per_second=4, dry_run=True) == 1502
+        assert await journal.blocked("hook", a.partition) == {}
+        assert await journal.outcomes.redrive(selection("hook", FILTERED), per_second=4) == 1502
+        lanes = [await journal.lane("hook", one.partition, one.id, 2000) for one in (b, a)]
+        due_ms = [one.outcome.due_ms for lane in lanes for one in lane]
+        assert due_ms == [NOW_MS + nth * 250 for nth in range(1502)]
+        assert await journal.blocked("hook", a.partition) == {a.id: due_ms[2]}
+
+
 async def test_how_often_something_was_redriven_outlives_its_outcomes(open_journal_at: OpenJournal) -> None:
     async with open_journal_at() as journal:
         await journal.register(["hook"], ["hook"])

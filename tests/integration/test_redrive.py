@@ -52,11 +52,13 @@ class Receiver:
 
     status: int = 400
     ids: list[str] = field(default_factory=list)
+    replays: list[str | None] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def hook(self, request: web.Request) -> web.Response:
         await request.read()
         self.ids.append(request.headers["webhook-id"])
+        self.replays.append(request.headers.get("webhook-replay"))
         self.arrived.set()
         return web.Response(status=self.status, text="go away" if self.status == 400 else "")
 
@@ -165,3 +167,17 @@ async def test_what_was_dropped_or_filtered_by_mistake_is_replayed(running: Runn
     await running.until(delivered=2)
     assert len(receiver.ids) == 3
     assert receiver.ids[0] == receiver.ids[2]
+
+
+async def test_what_was_redriven_is_marked_with_how_often(running: Running) -> None:
+    receiver = running.receiver
+    await journalled(running.journal, EventType.OUTPUT)
+    await running.until(dead=1)
+    for _ in range(2):
+        assert (await running.call("POST", "redrive", all=True, per_second=1000))["count"] == 1
+        await running.until(dead=1)
+    receiver.status = 204
+    assert (await running.call("POST", "replay", all=True))["count"] == 1
+    await running.until(delivered=1)
+    assert receiver.replays == [None, "1", "2", "3"]
+    assert len(set(receiver.ids)) == 1

@@ -10,11 +10,13 @@ import orjson
 import pytest
 from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
+from jsonschema import validate
 from receiving import ENTRY, SECRET, Delivered, Receiver, listening, opened
 
 from bridge.delivery.sink import Trial
 from bridge.journal.store import Entry
 from bridge.secret import Referenced
+from bridge.vocabulary import BODY, webhook_body
 
 AWKWARD = ENTRY._replace(
     id='auvy/job "7" 100%/5-0',
@@ -123,3 +125,28 @@ async def test_custom_headers_go_along_and_ours_stay_ours(receiver: Receiver) ->
     assert got.headers["Authorization"] == "Bearer t0p-secret"
     assert got.headers["X-Tenant"] == "acme, inc"
     assert got.verified(SECRET)
+
+
+@pytest.mark.parametrize("previous", [0, 6])
+async def test_every_form_says_what_came_before(receiver: Receiver, previous: int) -> None:
+    async with opened(receiver.url, body="standard") as plain, opened(receiver.url, body="thin") as thin:
+        for endpoint in (plain, thin):
+            await endpoint.deliver(LARGE, Trial(1, previous=previous))
+    async with opened(receiver.url, body="standard", body_bytes_max=4_096) as cut:
+        await cut.deliver(LARGE, Trial(1, previous=previous))
+    for got in receiver.got:
+        body = got.verified()
+        assert body["previous"] == previous
+        assert body.keys() == BODY.keys()
+        validate(body, webhook_body())
+    receiver.got.clear()
+    for form in ("cloudevents", "cloudevents_binary"):
+        async with opened(receiver.url, body=form) as endpoint:
+            await endpoint.deliver(ENTRY, Trial(1, previous=previous))
+    assert [cloudevent(got).get_attributes()["previoussequence"] for got in receiver.got] == [f"{previous:012}"] * 2
+
+
+async def test_what_is_not_known_is_left_out(receiver: Receiver) -> None:
+    body = (await sent(receiver, ENTRY)).verified()
+    assert "previous" not in body
+    validate(body, webhook_body())

@@ -1,6 +1,7 @@
 """How a snippet of the README becomes a receiver that runs: the only place that knows what each lacks for that.
 
-Each finds `secret` and `store`, somebody's table with a unique key: here a file, with a line for each new id.
+Each finds `secret`, or `keys` where it verifies v1a, and `store`, somebody's table with a unique key: here a file, with
+a line for each new id.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ def store(webhook_id, event):
             print(webhook_id, event["type"], file=file)
 
 def judge(key, body, headers):
-    global secret
-    secret = key
+    global {name}
+    {name} = {read}(key)
     receive(headers, body)
 """
 
@@ -36,9 +37,9 @@ const seen = new Set();
 const store = async (id, event) => {{
   if (seen.size < seen.add(id).size) appendFileSync("{stored}", `${{id}} ${{event.type}}\\n`);
 }};
-let secret;
+let {name};
 const judge = (key, body, headers) => {{
-  secret = key;
+  {name} = {read}(key);
   return receive(headers, body);
 }};
 """
@@ -101,12 +102,22 @@ def command(language: str, secret: str, folder: Path) -> Sequence[str]:
     return _LANGUAGES[language](snippet("receiver", language), secret, folder)
 
 
+def command_v1a(language: str, keys: str, folder: Path) -> Sequence[str]:
+    """The same for the receiver of `v1a`; `keys` is the JSON of a JWK set's member of that name."""
+    text = snippet("receiver v1a", language)
+    if language == "python":
+        return python(
+            _PYTHON.format(snippet=text, stored=str(folder / "stored"), name="keys", read="json.loads"), [keys]
+        )
+    return node(_NODE.format(snippet=text, stored=folder / "stored", name="keys", read="JSON.parse"), [keys], folder)
+
+
 def _python(text: str, secret: str, folder: Path) -> Sequence[str]:
-    return python(_PYTHON.format(snippet=text, stored=str(folder / "stored")), [secret])
+    return python(_PYTHON.format(snippet=text, stored=str(folder / "stored"), name="secret", read="str"), [secret])
 
 
 def _node(text: str, secret: str, folder: Path) -> Sequence[str]:
-    return node(_NODE.format(snippet=text, stored=folder / "stored"), [secret], folder)
+    return node(_NODE.format(snippet=text, stored=folder / "stored", name="secret", read="String"), [secret], folder)
 
 
 def _go(text: str, secret: str, folder: Path) -> Sequence[str]:

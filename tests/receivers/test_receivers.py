@@ -13,11 +13,13 @@ import orjson
 import pytest
 from generated import ROOT
 from judging import running
-from receiver_programs import LANGUAGES, command
+from receiver_programs import LANGUAGES, command, command_v1a
 from receiving import ENTRY, OLD_SECRET, SECRET, Delivered, answering, listening, opened, settings
 
+from bridge.control.webhook_keys import jwk
 from bridge.delivery.circuit import JITTER
 from bridge.delivery.schedule import is_spared
+from bridge.delivery.signing import new_private_key
 from bridge.delivery.sink import Trial
 from bridge.errors import BridgeError, Fatal, Rejected, Temporary
 
@@ -35,7 +37,7 @@ async def delivered(**options: Any) -> Delivered:
 
 async def sent(url: str, *, entry: Any = ENTRY, **options: Any) -> None:
     async with opened(url, **options) as endpoint:
-        await endpoint.deliver(entry, Trial(1))
+        await endpoint.deliver(entry, Trial(1, previous=6))
 
 
 async def forwarded(url: str, headers: Mapping[str, str], body: bytes) -> int:
@@ -70,6 +72,36 @@ async def test_a_snippet_of_the_readme_takes_what_our_sink_sends_and_nothing_els
             await sent(url, clock=lambda: int(genuine.headers["webhook-timestamp"]) - 3_600)
     lines = (tmp_path / "stored").read_text().splitlines()
     assert lines[0] == f"{identity} job.output"
+    assert [line.split()[1] for line in lines] == ["job.output", "job.completed"]
+
+
+@pytest.mark.parametrize("language", ["python", "node"])
+async def test_a_v1a_snippet_takes_what_the_published_keys_signed_and_nothing_else(
+    language: str, tmp_path: Path
+) -> None:
+    (secret, public), (old_secret, old_public), (stranger, _) = (new_private_key() for _ in range(3))
+    genuine = await delivered(secrets=[secret])
+    published = orjson.dumps([jwk(old_public), jwk(public)]).decode()
+    arguments = await asyncio.to_thread(command_v1a, language, published, tmp_path)
+    with running(arguments) as address:
+        url = f"{address}/0"
+        await sent(url, secrets=[old_secret])
+        await sent(url, secrets=[stranger, secret], entry=NEXT)  # keys are being changed
+        assert await forwarded(url, genuine.headers, genuine.body) == 204
+        for tampered in (
+            (genuine.headers, genuine.body.replace(b"running", b"skipped")),
+            (genuine.headers | {"webhook-id": "msg_other"}, genuine.body),
+            (genuine.headers | {"webhook-timestamp": str(int(genuine.headers["webhook-timestamp"]) + 1)}, genuine.body),
+            (genuine.headers | {"webhook-signature": "v1a," + "A" * 86 + "=="}, genuine.body),
+            (genuine.headers | {"webhook-signature": genuine.headers["webhook-signature"][2:]}, genuine.body),
+        ):
+            assert await forwarded(url, *tampered) == 400
+        for options in ({"secrets": [stranger]}, {"secrets": [SECRET]}):
+            with pytest.raises(Temporary):
+                await sent(url, **options)
+        with pytest.raises(Temporary):
+            await sent(url, secrets=[secret], clock=lambda: int(genuine.headers["webhook-timestamp"]) - 3_600)
+    lines = (tmp_path / "stored").read_text().splitlines()
     assert [line.split()[1] for line in lines] == ["job.output", "job.completed"]
 
 

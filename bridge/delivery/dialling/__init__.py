@@ -5,6 +5,6 @@ A name that resolves to something else a moment later, or a URL that holds a bar
 """
 
 from bridge.delivery.dialling.connector import DiallingConnector
-from bridge.delivery.dialling.settings import DiallingSettings
+from bridge.delivery.dialling.settings import DiallingRules, DiallingSettings
 
-__all__ = ["DiallingConnector", "DiallingSettings"]
+__all__ = ["DiallingConnector", "DiallingRules", "DiallingSettings"]

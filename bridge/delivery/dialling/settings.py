@@ -31,12 +31,11 @@ def _network(value: object) -> object:
 _Network = Annotated[Network, BeforeValidator(_network), WithJsonSchema({"type": "string"})]
 
 
-class DiallingSettings(BaseModel):
-    """Where a receiver may live. Everything is refused that is neither public nor opened here."""
+class DiallingRules(BaseModel):
+    """Where receivers may live. Everything is refused that is neither public nor opened here."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    url: str = Field(description="Where to POST. `https` unless allow_http is on.")
     allow_http: bool = Field(False, description="Let the URL be `http`, without encryption.")
     allow_networks: list[_Network] = Field(
         default_factory=list,
@@ -60,18 +59,6 @@ class DiallingSettings(BaseModel):
     proxy_username: str = Field("", description="User name for the proxy.")
     proxy_password: Secret | None = Field(None, description="Password for the proxy.")
 
-    @field_validator("url")
-    @classmethod
-    def _url_can_be_used(cls, text: str) -> str:
-        url = _parsed("url", text)
-        if url.scheme not in {"https", "http"} or not url.raw_host:
-            raise ValueError("url must begin with https:// and name a host")
-        if url.raw_user is not None or url.raw_password is not None:
-            raise ValueError("url must not hold a user name or a password: signatures prove who sent it")
-        if not _could_exist(url):
-            raise ValueError("url names a host or a port that cannot exist")
-        return text
-
     @field_validator("proxy")
     @classmethod
     def _proxy_can_be_used(cls, text: str | None) -> str | None:
@@ -92,23 +79,7 @@ class DiallingSettings(BaseModel):
         return name
 
     @model_validator(mode="after")
-    def _may_be_dialled(self) -> DiallingSettings:
-        url = URL(self.url)
-        if url.scheme == "http" and not self.allow_http:
-            raise ValueError("url is http, which sends events in the clear: use https, or set allow_http")
-        host = url.raw_host or ""
-        is_name = address_of(host) is None  # judged by what it resolves to, each time it is dialled
-        if is_name and (":" in host or _ends_in_a_number(host)):
-            raise ValueError(
-                "url holds an address in an unusual form: write 192.0.2.1, or [2001:db8::1] without a zone"
-            )
-        refusal = self.judge.port_refusal(url.port or 0) or (None if is_name else self.judge.address_refusal(host))
-        if refusal is not None:
-            raise ValueError(f"url cannot be dialled: {refusal}")
-        return self
-
-    @model_validator(mode="after")
-    def _proxy_is_whole(self) -> DiallingSettings:
+    def _proxy_is_whole(self) -> DiallingRules:
         if self.proxy is None and (self.proxy_username or self.proxy_password):
             raise ValueError("proxy_username and proxy_password need a proxy")
         if self.proxy_password and not self.proxy_username:
@@ -129,6 +100,40 @@ class DiallingSettings(BaseModel):
         url = URL(self.proxy)
         password = self.proxy_password.get_secret_value() if self.proxy_password else ""
         return Proxy(url.raw_host or "", url.port or 0, self.proxy_username, password)
+
+
+class DiallingSettings(DiallingRules):
+    """One receiver, and where it may live."""
+
+    url: str = Field(description="Where to POST. `https` unless allow_http is on.")
+
+    @field_validator("url")
+    @classmethod
+    def _url_can_be_used(cls, text: str) -> str:
+        url = _parsed("url", text)
+        if url.scheme not in {"https", "http"} or not url.raw_host:
+            raise ValueError("url must begin with https:// and name a host")
+        if url.raw_user is not None or url.raw_password is not None:
+            raise ValueError("url must not hold a user name or a password: signatures prove who sent it")
+        if not _could_exist(url):
+            raise ValueError("url names a host or a port that cannot exist")
+        return text
+
+    @model_validator(mode="after")
+    def _may_be_dialled(self) -> DiallingSettings:
+        url = URL(self.url)
+        if url.scheme == "http" and not self.allow_http:
+            raise ValueError("url is http, which sends events in the clear: use https, or set allow_http")
+        host = url.raw_host or ""
+        is_name = address_of(host) is None  # judged by what it resolves to, each time it is dialled
+        if is_name and (":" in host or _ends_in_a_number(host)):
+            raise ValueError(
+                "url holds an address in an unusual form: write 192.0.2.1, or [2001:db8::1] without a zone"
+            )
+        refusal = self.judge.port_refusal(url.port or 0) or (None if is_name else self.judge.address_refusal(host))
+        if refusal is not None:
+            raise ValueError(f"url cannot be dialled: {refusal}")
+        return self
 
 
 def _parsed(setting: str, text: str) -> URL:

@@ -15,13 +15,19 @@ from structlog.testing import CapturingLogger
 from yarl import URL
 
 from bridge.control.server import application, serve
-from bridge.control.view import View
+from bridge.control.view import Endpoints, View
+from bridge.delivery.dialling import DiallingRules
+from bridge.delivery.pulling import Pulls
+from bridge.delivery.sinks.webhook.made import MadeWebhooks
 from bridge.errors import BridgeError
 from bridge.event import JobEvent, JobKey, Json
 from bridge.intake.provider import Action, Answer
+from bridge.journal.endpoints import EndpointJournal
+from bridge.journal.health import HealthJournal
 from bridge.journal.outcomes import OutcomeJournal
-from bridge.journal.store import Checkpoint, ControlJournal, JournalHealth, SubscriptionRecord, SubscriptionState
+from bridge.journal.store import Checkpoint, ControlJournal, Entry, JournalHealth, SubscriptionRecord, SubscriptionState
 from bridge.journal.stores.sqlite import SqliteJournal, open_journal
+from bridge.sealing import Seal
 from bridge.supervision.backoff import Backoff
 from bridge.supervision.crew import Crew, Crews
 from bridge.supervision.supervisor import Surroundings
@@ -64,6 +70,14 @@ class Weather:
     def outcomes(self) -> OutcomeJournal:
         return self._journal.outcomes
 
+    @property
+    def endpoints(self) -> EndpointJournal:
+        return self._journal.endpoints
+
+    @property
+    def endpoint_health(self) -> HealthJournal:
+        return self._journal.endpoint_health
+
     async def follow(self, keys: Sequence[JobKey], origin: str) -> Sequence[tuple[SubscriptionRecord, bool]]:
         return await (await self._open()).follow(keys, origin)
 
@@ -80,6 +94,9 @@ class Weather:
         self, key: JobKey, state: SubscriptionState, reason: str | None = None
     ) -> SubscriptionRecord | None:
         return await (await self._open()).steer(key, state, reason)
+
+    async def entry(self, partition: int, position: int) -> Entry | None:
+        return await (await self._open()).entry(partition, position)
 
     async def _open(self) -> ControlJournal:
         self.asked.set()
@@ -183,6 +200,10 @@ async def _nobody_acts(record: SubscriptionRecord, action: Action, body: Json) -
     raise AssertionError("no test asked for this")
 
 
+async def _nothing_to_pull(_name: str) -> object:
+    return None
+
+
 @asynccontextmanager
 async def open_room(path: str | Path = ":memory:", **changes: Any) -> AsyncIterator[Room]:
     """A room with two sources and two sinks over the journal at `path`; `changes` are fields of its view."""
@@ -213,6 +234,8 @@ async def open_room(path: str | Path = ":memory:", **changes: Any) -> AsyncItera
             draining=lambda: False,
             log=log,
             act=_nobody_acts,
+            endpoints=Endpoints({}, {}, MadeWebhooks(DiallingRules(), Seal([])), {"auvy", "auvy-eu", "kafka", "hooks"}),
+            pulls=Pulls(store, _nothing_to_pull),
             token=TOKEN,
         )
         view = replace(view, **changes)

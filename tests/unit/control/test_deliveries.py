@@ -150,6 +150,15 @@ async def test_a_jobs_trail_tells_every_event_at_every_sink(room: Room) -> None:
     assert ([one["sequence"] for one in page["events"]], page["next"]) == ([2, 3], 3)
 
 
+async def test_a_trail_for_which_logs_are_searched_comes_in_small_pages(room: Room) -> None:
+    [(job, _)] = await room.store.follow([JobKey("auvy", "a/1")], "config")
+    await room.store.append(job, [JobEvent(f"more-{n}", *job.key, EventType.OUTPUT, b"{}") for n in range(200)], None)
+    page = await get(room, "/jobs/auvy/a%2F1/trail?kafka=true&limit=1000")
+    assert ([one["sequence"] for one in page["events"]], page["next"]) == (list(range(1, 101)), 100)
+    rest = await get(room, "/jobs/auvy/a%2F1/trail?kafka=true&limit=7&after=199")
+    assert ([one["sequence"] for one in rest["events"]], rest["next"]) == (list(range(200, 207)), 206)
+
+
 # -- changing ---------------------------------------------------------------------------------------------------------
 
 
@@ -162,6 +171,21 @@ async def test_redrive_counts_first_and_then_holds_the_dead(room: Room) -> None:
     _, lanes = await woken
     assert list(lanes.values()) == [0]
     assert "control.redrive" in room.logged()
+
+
+async def test_a_replay_at_a_set_pace_counts_first_and_then_is_due_one_after_the_other(room: Room) -> None:
+    wanted = {"states": ["expired", "dead", "filtered"], "per_second": 0.5}
+    dry = await tell(room, "/endpoints/hooks/replay", **wanted, dry_run=True)
+    assert dry == (200, {"count": 3, "dry_run": True})
+    assert await states(room) == STATES
+    assert (await tell(room, "/endpoints/hooks/replay", **wanted))[1]["count"] == 3
+    held = (await get(room, "/endpoints/hooks/deliveries?state=held"))["deliveries"]
+    assert [(one["id"], one["next_attempt"], one["redriven"]) for one in held] == [
+        ("0-1", "2023-11-14T22:13:20.000Z", 1),
+        ("0-3", "2023-11-14T22:13:22.000Z", 1),
+        ("0-4", "2023-11-14T22:13:24.000Z", 1),
+        ("0-6", None, 0),
+    ]
 
 
 async def test_replay_takes_what_an_endpoint_never_got(room: Room) -> None:
@@ -213,7 +237,11 @@ async def test_drop_gives_up_dead_letters_and_others_only_by_name(room: Room) ->
         ("POST", "/endpoints/hooks/drop", {"states": ["delivered", "dead"]}, 422, "not delivered"),
         ("POST", "/endpoints/kafka/redrive", {"all": True}, 409, "kafka is a log"),
         ("POST", "/endpoints/kafka/replay", {"all": True, "dry_run": True}, 409, "kafka is a log"),
+        ("POST", "/endpoints/hooks/redrive", {"all": True, "per_second": 0}, 422, "#/per_second"),
+        ("POST", "/endpoints/hooks/replay", {"all": True, "per_second": "10"}, 422, "#/per_second"),
+        ("POST", "/endpoints/hooks/drop", {"all": True, "per_second": 10}, 422, "#/per_second"),
         ("GET", "/jobs/auvy/unknown/trail", None, 404, "never followed"),
+        ("GET", "/jobs/auvy/a%2F1/trail?kafka=perhaps", None, 400, "kafka"),
         ("GET", "/jobs/auvy/a%2F1/trail?limit=0", None, 400, "limit"),
     ],
 )
@@ -267,6 +295,15 @@ async def test_dead_letters_are_listed_shown_redriven_and_dropped_from_the_shell
     assert await states(room) == STATES | {"0-4": "held"}
     assert await jobbridge(room, "dead-letters", "drop", "hooks", "0-4") == (0, "1\n", "")
     assert await states(room) == STATES | {"0-4": "dropped"}
+
+
+async def test_a_pace_is_set_from_the_shell(room: Room) -> None:
+    states = [word for state in ("expired", "dead") for word in ("--state", state)]
+    assert await jobbridge(room, "replay", "hooks", *states, "--per-second", "4") == (0, "2\n", "")
+    code, out, _ = await jobbridge(room, "dead-letters", "list", "hooks", "--state", "held", "--json")
+    assert [one["next_attempt"] for one in orjson.loads(out)] == [MOMENT, MOMENT.replace(".000", ".250"), None]
+    code, _, complaint = await jobbridge(room, "dead-letters", "redrive", "hooks", "--all", "--per-second", "0")
+    assert (code, "--per-second" in complaint) == (2, True)
 
 
 async def test_replay_from_the_shell_goes_by_time_and_state(room: Room) -> None:

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from bridge.delivery.lane_dispatcher import LaneDispatcher
-from bridge.delivery.sink import Patience, Receipt, Trial
+from bridge.delivery.sink import Patience, Receipt, Trial, Unjudged
 from bridge.errors import BridgeError, Fatal, Rejected, Temporary
 from bridge.event import EventType, JobEvent, JobKey
 from bridge.journal.outcomes import Place, Selection
@@ -247,9 +247,10 @@ async def test_a_job_in_retries_holds_back_only_itself(house: House) -> None:
     assert await house.position() == 8
     assert await house.journal.blocked(SINK, 0) == {house.lane_of("a"): NOW_MS + 5_000}
     head, *behind = await house.lane("a")
-    assert head == Outcome(
-        1, house.lane_of("a"), DeliveryState.RETRYING, 1, NOW_MS, NOW_MS + 5_000, 503, "partner: HTTP 503", spared=1
+    refused = Outcome(
+        1, house.lane_of("a"), DeliveryState.RETRYING, 1, NOW_MS, NOW_MS + 5_000, 503, "partner: HTTP 503"
     )
+    assert head == refused._replace(spared=1, previous=0)
     assert [(held.position, held.state) for held in behind] == [(p, DeliveryState.HELD) for p in (3, 5, 7)]
 
 
@@ -372,6 +373,45 @@ async def test_unwanted_events_are_passed_and_counted(house: House) -> None:
     assert await house.position() == 4
     assert house.counted("filtered") == 3
     assert await house.journal.finished(SINK, 0, 0) == {4}
+
+
+async def test_an_event_that_cannot_be_judged_is_sent_counted_and_told_of_once(house: House) -> None:
+    def wanted(_entry: Entry) -> bool:
+        raise Unjudged("it takes too many steps")
+
+    receiver = Receiver()
+    receiver.wanted = wanted
+    await house.journal_events("a", "a", "b")
+    with capture_logs() as logs:
+        async with house.running(receiver):
+            await receiver.until(lambda: receiver.accepted == {"a": [1, 2], "b": [1]})
+    assert house.metrics.registry.get_sample_value("jobbridge_unjudged_events_total", {"sink": SINK}) == 3
+    told = [line for line in logs if line["event"] == "delivery.unjudged"]
+    assert [(line["endpoint"], line["detail"]) for line in told] == [(SINK, "it takes too many steps")]
+
+
+async def test_events_that_take_long_to_judge_let_others_have_the_loop_in_between(house: House) -> None:
+    turns, seen = 0, []
+
+    async def turn_after_turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def wanted(_entry: Entry) -> bool:
+        seen.append(turns)
+        time.sleep(0.002)
+        return False
+
+    receiver = Receiver()
+    receiver.wanted = wanted
+    await house.journal_events(*["a"] * 10)
+    async with asyncio.TaskGroup() as tasks, house.running(receiver):
+        other = tasks.create_task(turn_after_turn())
+        await house.until_settled(10)
+        other.cancel()
+    assert len(set(seen)) == 10
 
 
 async def test_a_long_lane_does_not_fill_the_memory_that_others_need(house: House) -> None:

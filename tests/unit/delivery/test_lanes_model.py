@@ -18,6 +18,7 @@ from bridge.delivery.progress import Window
 from bridge.delivery.sink import Patience, Receipt, Trial
 from bridge.errors import Rejected, Temporary
 from bridge.event import EventType, JobEvent, JobKey
+from bridge.journal.health import HealthJournal
 from bridge.journal.outcomes import Selection
 from bridge.journal.store import Attempt, Checkpoint, DeliveryState, Entry, Journal, Outcome, SubscriptionRecord
 from bridge.journal.stores.sqlite import open_journal
@@ -57,6 +58,10 @@ class PoweredJournal:
     def __init__(self, world: World, power: Power) -> None:
         self._world = world
         self._power = power
+
+    @property
+    def endpoint_health(self) -> HealthJournal:
+        return self._world.journal.endpoint_health
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         async def call(*given: Any, **limits: Any) -> Any:

@@ -115,7 +115,7 @@ async def test_a_journal_of_a_newer_release_is_refused(tmp_path: Path) -> None:
         pass
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
-    assert "has schema version 99 and this release knows 2" in await refusal(path)
+    assert "has schema version 99 and this release knows 5: run the newer release again" in await refusal(path)
 
 
 async def test_another_partition_count_is_refused(tmp_path: Path) -> None:

@@ -134,6 +134,16 @@ class Topics:
         return str(self._client["bootstrap_servers"])
 
 
+async def partition_counts(client: Mapping[str, Any], names: Collection[str]) -> dict[str, int]:
+    """How many partitions those of the topics have that there are; none is made. Raises the client's own errors."""
+    admin = AIOKafkaAdminClient(**client)
+    try:
+        await admin.start()
+        return {name: len(topic.leaders) for name, topic in (await _look(admin, names)).items()}
+    finally:
+        await admin.close()
+
+
 async def _appeared(admin: AIOKafkaAdminClient, names: Collection[str]) -> dict[str, _Topic]:
     # Creation is answered before every broker has heard of it, and nothing tells when they have.
     while True:

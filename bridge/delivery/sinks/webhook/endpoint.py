@@ -16,12 +16,10 @@ from aiohttp import (
     StreamReader,
 )
 
-from bridge.delivery.signing import webhook_id
 from bridge.delivery.sink import Receipt, Trial
 from bridge.delivery.sinks.webhook.answers import refusal
 from bridge.delivery.sinks.webhook.connections import Connections, trial_now, trouble
-from bridge.delivery.sinks.webhook.filters import Filters
-from bridge.delivery.sinks.webhook.forms import Form
+from bridge.delivery.sinks.webhook.envelopes import Envelopes
 from bridge.delivery.sinks.webhook.rate import Rate
 from bridge.delivery.sinks.webhook.settings import WebhookSettings
 from bridge.errors import Temporary
@@ -31,7 +29,7 @@ from bridge.wire import USER_AGENT, excerpt
 
 
 class WebhookEndpoint:
-    """An open receiver. Every attempt is signed afresh with its own time; the webhook id never changes.
+    """An open receiver.
 
     Making one raises `Temporary` while certificate files cannot be used: they may be on their way.
     """
@@ -40,14 +38,13 @@ class WebhookEndpoint:
         self, name: str, settings: WebhookSettings, session: ClientSession, rate: Rate, clock: Callable[[], float]
     ) -> None:
         self.patience = settings.patience
-        self.wants = Filters(settings.types, settings.sources, settings.jobs, settings.when).want
+        self._envelopes = Envelopes(name, settings, clock)
+        self.wants = self._envelopes.judge
         self._name = name
         self._settings = settings
         self._session = session
         self._rate = rate
         self._clock = clock
-        self._ring = settings.ring
-        self._form = Form(settings.body, settings.body_bytes_max)
         self._headers = {each: value.get_secret_value() for each, value in settings.headers.items()}
         self._certificates = _certificates(name, settings.tls)
 
@@ -60,7 +57,7 @@ class WebhookEndpoint:
         trial_now.set(trial)
         started_s, start = time.monotonic(), bytearray()
         try:
-            async with self._post(entry) as answer:
+            async with self._post(entry, trial) as answer:
                 trial.status = answer.status
                 await _read(answer.content, start, self._settings.answer_bytes_max)
         except ConnectionTimeoutError as error:
@@ -77,18 +74,13 @@ class WebhookEndpoint:
             raise refused
         return Receipt(answer.status, time.monotonic() - started_s)
 
-    def _post(self, entry: Entry) -> AbstractAsyncContextManager[ClientResponse]:
-        body = self._form.body(entry)
-        identity, timestamp_s = webhook_id(entry.id, self._name), int(self._clock())
-        ours = {
-            "webhook-id": identity,
-            "webhook-timestamp": str(timestamp_s),
-            "webhook-signature": self._ring.sign(identity, timestamp_s, body.content),
-        }
+    def _post(self, entry: Entry, trial: Trial) -> AbstractAsyncContextManager[ClientResponse]:
+        ours, body = self._envelopes.signed(entry, trial.previous)
+        replay = {"webhook-replay": str(trial.redriven)} if trial.redriven else {}
         return self._session.post(
             self._settings.url,
-            data=body.content,
-            headers={**self._headers, **body.headers, **ours},
+            data=body,
+            headers={**self._headers, **ours, **replay},
             ssl=self._certificates.latest() if self._certificates else True,  # a new one makes new connections
             allow_redirects=False,
         )

@@ -18,23 +18,23 @@ class Body(NamedTuple):
     headers: Mapping[str, str]
 
 
-def _standard(entry: Entry) -> Body:
-    return Body(standard(entry), {"content-type": DATA_TYPE})
+def _standard(entry: Entry, previous: int | None) -> Body:
+    return Body(standard(entry, previous), {"content-type": DATA_TYPE})
 
 
-def _cloudevents(entry: Entry) -> Body:
-    return Body(structured(entry), {"content-type": STRUCTURED_TYPE})
+def _cloudevents(entry: Entry, previous: int | None) -> Body:
+    return Body(structured(entry, previous), {"content-type": STRUCTURED_TYPE})
 
 
-def _cloudevents_binary(entry: Entry) -> Body:
-    return Body(entry.data, http_headers(entry))
+def _cloudevents_binary(entry: Entry, previous: int | None) -> Body:
+    return Body(entry.data, http_headers(entry, previous))
 
 
-def _thin(entry: Entry) -> Body:
-    return _standard(thinned(entry))
+def _thin(entry: Entry, previous: int | None) -> Body:
+    return _standard(thinned(entry), previous)
 
 
-_FORMS: dict[FormName, Callable[[Entry], Body]] = {
+_FORMS: dict[FormName, Callable[[Entry, int | None], Body]] = {
     "standard": _standard,
     "cloudevents": _cloudevents,
     "cloudevents_binary": _cloudevents_binary,
@@ -49,9 +49,12 @@ class Form:
         self._encode = _FORMS[name]
         self._bytes_max = bytes_max
 
-    def body(self, entry: Entry) -> Body:
-        """The event in this form. Where that is too large, the same form around thin data that says so."""
-        body = self._encode(entry)
+    def body(self, entry: Entry, previous: int | None) -> Body:
+        """The event in this form. Where that is too large, the same form around thin data that says so.
+
+        `previous` is the `sequence` of the job's event before it at this receiver; 0 for none, None where not known.
+        """
+        body = self._encode(entry, previous)
         if len(body.content) > self._bytes_max:
-            return self._encode(thinned(entry, truncated=True))
+            return self._encode(thinned(entry, truncated=True), previous)
         return body

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from bridge.delivery.sink import Endpoint
 from bridge.delivery.sinks.webhook.endpoint import WebhookEndpoint, open_session
+from bridge.delivery.sinks.webhook.envelopes import Envelopes
 from bridge.delivery.sinks.webhook.rate import Rate
 from bridge.delivery.sinks.webhook.settings import WebhookSettings
 from bridge.plug import Plug
@@ -21,6 +22,14 @@ class WebhookSink:
         self._settings = settings
         self._clock = clock
         self._rate = Rate(settings.requests_per_second)  # one for all partitions
+        envelopes = Envelopes(name, settings, clock)
+        self.wants, self.signed = envelopes.wants, envelopes.signed
+
+    @property
+    def pull_token(self) -> str | None:
+        """What the receiver fetches events with, instead of waiting for them."""
+        token = self._settings.pull_token
+        return token.get_secret_value() if token else None
 
     def endpoint(self) -> AbstractAsyncContextManager[Endpoint]:
         """Open the receiver with a connection pool of its own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from bridge.delivery.dialling import DiallingSettings
 from bridge.delivery.patterns import Pattern, any_of
@@ -16,9 +16,17 @@ from bridge.delivery.sinks.webhook.forms import FormName
 from bridge.delivery.sinks.webhook.headers import CustomHeaders
 from bridge.event import EventType
 from bridge.expression import JmesPath
+from bridge.secret import Secret
 from bridge.tls import Tls
 
 _WEEK_S = 604_800.0
+
+
+def _fit_for_a_header(token: SecretStr) -> SecretStr:
+    text = token.get_secret_value()
+    if not (16 <= len(text) <= 1_024 and text.isascii() and text.isprintable() and " " not in text):
+        raise ValueError("a pull token is of 16 to 1024 visible ASCII characters")
+    return token
 
 
 class WebhookSettings(DiallingSettings, SigningSettings):
@@ -33,7 +41,8 @@ class WebhookSettings(DiallingSettings, SigningSettings):
     when: JmesPath | None = Field(
         None,
         description="JMESPath over the event in CloudEvents form, `data` included: it is sent where that finds neither "
-        "null, false nor anything empty, and where it cannot be applied, such as a function to a missing member.",
+        "null, false nor anything empty, and where it cannot be applied, such as a function to a missing member, or "
+        "would take more than 10,000 steps.",
     )
     body: FormName = Field(
         "standard",
@@ -48,6 +57,11 @@ class WebhookSettings(DiallingSettings, SigningSettings):
     )
     headers: CustomHeaders = Field(
         default_factory=dict, description="Headers of every request; values by reference: `Bearer ${KEY}`."
+    )
+    pull_token: Annotated[Secret, AfterValidator(_fit_for_a_header)] | None = Field(
+        None,
+        description="What the receiver shows to fetch its events from `/v1/endpoints/<name>/events`: at least 16 "
+        "characters. Nobody but the operator can when absent.",
     )
     retry_schedule_s: list[Annotated[float, Field(ge=0, le=_WEEK_S)]] = Field(
         [5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0],
@@ -89,6 +103,15 @@ class WebhookSettings(DiallingSettings, SigningSettings):
         5.0, gt=0, description="How long it is left alone then; doubled whenever the one event is refused, too."
     )
     probe_wait_max_s: float = Field(300.0, gt=0, description="Limit of that.")
+    failing_after_s: float = Field(
+        60.0, ge=0, description="After so long with nothing but failure, operators are told `endpoint.failing`."
+    )
+    disable_after_s: float | None = Field(
+        432_000.0,
+        gt=0,
+        description="After so long with nothing but failure the endpoint is disabled until a person resumes it; null: "
+        "never.",
+    )
     connect_timeout_s: float = Field(5.0, gt=0, description="Deadline of dialling alone, look-up and TLS included.")
     timeout_s: float = Field(
         15.0, gt=0, description="Deadline of one attempt, from dialling to the answer's last byte."
@@ -127,4 +150,6 @@ class WebhookSettings(DiallingSettings, SigningSettings):
             circuit_jobs=self.circuit_jobs,
             probe_wait_s=self.probe_wait_s,
             probe_wait_max_s=self.probe_wait_max_s,
+            failing_after_s=self.failing_after_s,
+            disable_after_s=self.disable_after_s,
         )
