@@ -191,15 +191,15 @@ class KafkaWriter:
         return self._settings.exactly_once and self._settings.recover_from != "journal"
 
     async def _reach(self) -> None:
-        """Connect without a producer: nobody is fenced by that."""
+        """Connect without a producer: nobody is fenced by that. Raises `Fatal` where we are fenced already."""
         settings = self._settings
         self._link = await settings.link()
         self._topics = Topics(self._link.options, settings.create_topics, settings.replication_factor)
         self._targets.clear()
         await self._topics.require(list(self._own.values()))
+        await self._check_ours()
 
     async def _produce(self) -> None:
-        await self._check_ours()
         self._producer = AIOKafkaProducer(**self._link.options, **self._settings.producer(self._key.decode()))
         await self._producer.start()
         await self._require([*self._routes.specs, *self._own])
