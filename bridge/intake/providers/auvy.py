@@ -229,9 +229,9 @@ def _chunk(chunk: Any, key: str, cursor: Cursor | None, payload: bytes) -> Readi
     if known is not None:
         type_, name, field = known
         piece = chunk.get(field) if field else {k: v for k, v in chunk.items() if k != "type"}
-        told = field is None or (len(chunk) == 2 and field in chunk)  # each kind has a detail of its own name
-        exact = _INEXACT.search(payload) is None
-        return Reading(type_, key, cursor, detail={name: piece}, payload=payload, told=told and exact)
+        # Each kind has a detail of its own name; a text by itself is exact, and looking through all of it is dear.
+        told = len(chunk) == 2 and type(piece) is str if field else _INEXACT.search(payload) is None
+        return Reading(type_, key, cursor, detail={name: piece}, payload=payload, told=told)
     here = partial(Reading, key=key, cursor=cursor, payload=payload)
     if kind == "complete":
         return here(status=JobStatus.COMPLETED, provider_status="completed", result=chunk.get("result"))
