@@ -85,12 +85,10 @@ async def look(request: web.Request) -> web.Response:
 async def make(request: web.Request) -> web.Response:
     """A new endpoint, for events from now on. A secret that is made here is in this answer and in no other."""
     wanted, view = await read_body(request, New), _view(request)
-    maker = view.endpoints.maker
-    if maker.closed:
-        raise Problem(403, maker.closed)
+    _refuse_closed(view)
     if wanted.name in view.endpoints.taken:
         raise Problem(409, f"the configuration uses the name {wanted.name}")
-    draft = _drafted(lambda: maker.draft(wanted.name, wanted.model_extra or {}))
+    draft = _drafted(lambda: view.endpoints.maker.draft(wanted.name, wanted.model_extra or {}))
     try:
         record = await view.journal.endpoints.add(wanted.name, draft.settings, draft.sealed)
     except Rejected as error:

@@ -163,6 +163,14 @@ class KeyRing:
             raise Fatal(f"secret: {error}", reason="keys_ended") from None
         return sign(self.current(timestamp_s), webhook_id, timestamp_s, body)
 
+    def headers(self, webhook_id: str, timestamp_s: int, body: bytes) -> dict[str, str]:
+        """The three headers of an attempt at that time. Raises as `sign` does."""
+        return {
+            "webhook-id": webhook_id,
+            "webhook-timestamp": str(timestamp_s),
+            "webhook-signature": self.sign(webhook_id, timestamp_s, body),
+        }
+
 
 def sign(keys: Sequence[Key], webhook_id: str, timestamp_s: int, body: bytes) -> str:
     """The value of `webhook-signature`: one token a key, new key first, joined by single spaces.

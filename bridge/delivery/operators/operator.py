@@ -59,12 +59,7 @@ class Operator:
     async def _tell(self, session: ClientSession, turn: HealthTurn) -> None:
         body, timestamp_s = _body(turn), int(self._clock())
         identity = webhook_id(f"{turn.endpoint}/{turn.revision}", self._operator)
-        headers = {
-            "content-type": DATA_TYPE,
-            "webhook-id": identity,
-            "webhook-timestamp": str(timestamp_s),
-            "webhook-signature": self._settings.ring.sign(identity, timestamp_s, body),
-        }
+        headers = {"content-type": DATA_TYPE, **self._settings.ring.headers(identity, timestamp_s, body)}
         try:
             async with session.post(self._settings.url, data=body, headers=headers, allow_redirects=False) as answer:
                 start = await answer.content.read(_ANSWER_BYTES_MAX)

@@ -27,9 +27,4 @@ class Envelopes:
         """The event as it goes out now. `previous` is as in `Form.body`."""
         body = self._form.body(entry, previous)
         identity, timestamp_s = webhook_id(entry.id, self._name), int(self._clock())
-        ours = {
-            "webhook-id": identity,
-            "webhook-timestamp": str(timestamp_s),
-            "webhook-signature": self._ring.sign(identity, timestamp_s, body.content),
-        }
-        return Signed({**body.headers, **ours}, body.content)
+        return Signed({**body.headers, **self._ring.headers(identity, timestamp_s, body.content)}, body.content)
